@@ -1,0 +1,67 @@
+//! What the operator writes: one YAML file, environment overrides, defaults. Imports nothing of bearerd but `secret`.
+//!
+//! The structures are the single source of truth: their JSON Schema drives the check that finds every mistake at once,
+//! and serde then reads the checked document.
+
+pub mod cache;
+pub mod listener;
+pub mod operation;
+pub mod route;
+pub mod token_service;
+pub mod units;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use cache::Cache;
+pub use listener::{Admin, Listener, Metrics};
+pub use operation::{Logging, Shutdown, Workers};
+pub use route::Route;
+pub use token_service::TokenService;
+pub use upstream::Upstream;
+
+/// The whole configuration. Every key but `token_services`, `upstreams` and `routes` has a default.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where callers come in. Default: one listener on 127.0.0.1:8080.
+    pub listeners: Vec<Listener>,
+    /// The listener that changes state.
+    pub admin: Admin,
+    /// The listener for `/metrics`, `/livez`, `/readyz` and `/startupz`, nothing else.
+    pub metrics: Metrics,
+    /// Token services by name; routes use the one named `default` unless they say otherwise.
+    pub token_services: BTreeMap<String, TokenService>,
+    /// Upstreams by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Routes in order: the first whose `match` fits serves the request.
+    pub routes: Vec<Route>,
+    /// What is remembered, and how much of it.
+    pub cache: Cache,
+    /// How bearerd ends.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub logging: Logging,
+    /// Threads of the proxy.
+    pub workers: Workers,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: vec![Listener::default()],
+            admin: Admin::default(),
+            metrics: Metrics::default(),
+            token_services: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            routes: Vec::new(),
+            cache: Cache::default(),
+            shutdown: Shutdown::default(),
+            logging: Logging::default(),
+            workers: Workers::default(),
+        }
+    }
+}

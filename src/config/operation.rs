@@ -1,0 +1,109 @@
+//! How bearerd runs and ends: shutdown, logging, workers.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::units;
+
+/// How bearerd ends after SIGTERM.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// Go on accepting for this long, not ready: endpoints take time to leave.
+    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[schemars(with = "units::Duration")]
+    pub delay: Duration,
+    /// Then wait at most this long for what is in flight.
+    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[schemars(with = "units::Duration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(5), drain_timeout: Duration::from_secs(20) }
+    }
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logging {
+    /// The least level that is logged.
+    pub level: Level,
+    /// Text or JSON.
+    pub format: Format,
+    /// One line a request.
+    pub access: bool,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self { level: Level::Info, format: Format::Auto, access: true }
+    }
+}
+
+/// A log level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Something failed that an operator must see.
+    Error,
+    /// Something is off.
+    Warn,
+    /// What happens.
+    Info,
+    /// How it happens.
+    Debug,
+    /// Everything but secrets.
+    Trace,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Threads of the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Workers {
+    /// As many as there are processors for this process.
+    Named(Auto),
+    /// This many.
+    Fixed(#[schemars(range(min = 1, max = 1024))] NonZeroUsize),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Auto {
+    /// As many as there are processors.
+    Auto,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self::Named(Auto::Auto)
+    }
+}
+
+impl Workers {
+    /// The number of threads.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Fixed(count) => count.get(),
+            Self::Named(Auto::Auto) => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Routes: which requests, which credentials, which token, which upstream.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::units;
+
+/// A route. The first whose `match` fits serves the request.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    /// Its name in logs and metrics; `route-1`, `route-2`, ... by default.
+    pub name: Option<String>,
+    /// Which requests it takes; all by default.
+    #[serde(rename = "match")]
+    pub matches: Match,
+    /// The upstream that serves it.
+    pub upstream: Option<String>,
+    /// A fixed answer in place of an upstream.
+    pub respond: Option<Respond>,
+    /// Whether a credential is needed.
+    pub auth: Auth,
+    /// Which credentials it takes, in order.
+    pub credentials: Vec<CredentialSource>,
+    /// What happens when a request brings several of the listed kinds.
+    pub on_multiple: OnMultiple,
+    /// The parameters of `create_token`.
+    pub token: Token,
+    /// How tokens are checked.
+    pub validate: Validate,
+    /// What the upstream sees beside the token.
+    pub headers: Headers,
+    /// How long a token that shows no expiry (a psToken) is used.
+    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[schemars(with = "units::Duration")]
+    pub session_lifetime: Duration,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            name: None,
+            matches: Match::default(),
+            upstream: None,
+            respond: None,
+            auth: Auth::default(),
+            credentials: vec![CredentialSource::Kind(CredentialKind::ApiKey), CredentialSource::Kind(CredentialKind::Basic), CredentialSource::Kind(CredentialKind::SessionToken)],
+            on_multiple: OnMultiple::default(),
+            token: Token::default(),
+            validate: Validate::default(),
+            headers: Headers::default(),
+            session_lifetime: Duration::from_secs(12 * 3600),
+        }
+    }
+}
+
+/// Which requests a route takes: all conditions that are given must hold.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Match {
+    /// Hosts, without port, in any case; `*.example.com` is any one or more labels before it.
+    pub hosts: Vec<String>,
+    /// The whole path.
+    #[schemars(extend("format" = "absolute-path"))]
+    pub path: Option<String>,
+    /// Whole leading segments of the path: `/api` fits `/api` and `/api/x`, not `/apix`.
+    #[schemars(extend("format" = "absolute-path"))]
+    pub path_prefix: Option<String>,
+    /// Methods.
+    #[schemars(extend("items" = { "type": "string", "format": "method" }))]
+    pub methods: Vec<String>,
+    /// Headers that must be there with exactly this value.
+    #[schemars(extend("propertyNames" = { "format": "header-name" }))]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// A fixed answer.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Respond {
+    /// Its status.
+    #[schemars(range(min = 200, max = 599))]
+    pub status: u16,
+}
+
+/// Whether a route needs a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// A request without a good credential is refused.
+    #[default]
+    Required,
+    /// Public: no credential is looked for, and none is passed on.
+    None,
+}
+
+/// A kind of credential, by its usual place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    /// `X-API-Key`.
+    ApiKey,
+    /// `Authorization: Basic`, of `user:pass` or of a bare key.
+    Basic,
+    /// `Authorization: Bearer` with a psToken.
+    SessionToken,
+}
+
+/// Where a credential is looked for: a kind, or an API key at a place of its own.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CredentialSource {
+    /// A kind at its usual place.
+    Kind(CredentialKind),
+    /// An API key in a named header or query parameter.
+    At {
+        /// The place.
+        api_key: ApiKeyPlace,
+    },
+}
+
+/// Where an API key is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ApiKeyPlace {
+    /// In this header.
+    Header(#[schemars(extend("format" = "header-name"))] String),
+    /// In this query parameter, which is removed from the URL.
+    Query(String),
+}
+
+/// What happens when a request brings several listed credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMultiple {
+    /// It is refused with 400.
+    #[default]
+    Reject,
+    /// The first in list order counts; the others are stripped.
+    First,
+}
+
+/// The parameters of `create_token`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Token {
+    /// The token service that mints.
+    pub service: String,
+    /// `clientId`: the authorised party.
+    pub client_id: Option<String>,
+    /// `domain`.
+    pub domain: Option<String>,
+    /// `data`: custom metadata.
+    pub data: Option<String>,
+    /// `scopes`: limits the token to these.
+    #[schemars(extend("items" = { "type": "string", "format": "list-item" }))]
+    pub scopes: Vec<String>,
+    /// `acl`: the access control list.
+    #[schemars(extend("items" = { "type": "string", "format": "list-item" }))]
+    pub acl: Vec<String>,
+    /// `mem`: the membership list.
+    #[schemars(extend("items" = { "type": "string", "format": "list-item" }))]
+    pub mem: Vec<String>,
+    /// `cwid`: the current workgroup.
+    pub cwid: Option<String>,
+    /// `cid`: the current context.
+    pub cid: Option<String>,
+    /// `returnSessionToken`: inject a psToken in place of a JWT.
+    pub return_session_token: bool,
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self {
+            service: "default".to_owned(),
+            client_id: None,
+            domain: None,
+            data: None,
+            scopes: Vec::new(),
+            acl: Vec::new(),
+            mem: Vec::new(),
+            cwid: None,
+            cid: None,
+            return_session_token: false,
+        }
+    }
+}
+
+/// How tokens are checked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Validate {
+    /// When `get_token_details` is asked.
+    pub details: Details,
+}
+
+/// When `get_token_details` is asked about a minted token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Details {
+    /// Never.
+    Off,
+    /// Once, after the mint and before the first use.
+    #[default]
+    OnMint,
+}
+
+/// Headers towards the upstream.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Headers {
+    /// Set to fixed values; whatever the caller sent under these names, in any alias, is gone.
+    #[schemars(extend("propertyNames" = { "format": "header-name" }, "additionalProperties" = { "type": "string", "format": "header-value" }))]
+    pub set: BTreeMap<String, String>,
+    /// Removed.
+    #[schemars(extend("items" = { "type": "string", "format": "header-name" }))]
+    pub remove: Vec<String>,
+}
