@@ -1,7 +1,9 @@
 //! bearerd: callers come with API keys, upstreams get short-lived Bearer tokens.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod issuer;
 pub mod secret;
 pub mod token_service;

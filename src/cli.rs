@@ -1,0 +1,46 @@
+//! The command line: a file a subcommand. Each returns the exit code that scripts rely on.
+
+mod check;
+mod keys;
+mod token_service;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for a runtime failure (usage errors are clap's 2).
+pub const FAILURE: u8 = 1;
+/// Exit code for a bad configuration (`EX_CONFIG` of sysexits.h).
+pub const BAD_CONFIGURATION: u8 = 78;
+
+/// A reverse-proxy auth sidecar: API keys in, short-lived Bearer tokens out.
+#[derive(Debug, Parser)]
+#[command(name = "bearerd", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration offline: parse, validate, load every file that it names.
+    Check(check::Args),
+    /// Make API keys for the embedded token service.
+    Keys(keys::Args),
+    /// Run the embedded token service on its own.
+    TokenService(token_service::Args),
+}
+
+impl Cli {
+    /// Carries out the command.
+    ///
+    /// # Errors
+    /// What a person should read before the process ends with [`FAILURE`].
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Check(args) => args.run(),
+            Command::Keys(args) => args.run(),
+            Command::TokenService(args) => args.run(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The embedded token service: a real server with the four endpoints of the token API.
