@@ -5,5 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod issuer;
+pub mod refusal;
 pub mod secret;
+pub mod token;
 pub mod token_service;
