@@ -7,6 +7,7 @@ pub mod credential;
 pub mod exchange;
 pub mod issuer;
 pub mod refusal;
+pub mod routing;
 pub mod secret;
 pub mod telemetry;
 pub mod token;
