@@ -6,6 +6,7 @@ pub mod config;
 pub mod credential;
 pub mod exchange;
 pub mod issuer;
+pub mod proxy;
 pub mod refusal;
 pub mod routing;
 pub mod secret;

@@ -106,6 +106,11 @@ impl Reason {
         }
     }
 
+    /// Whether the upstream failed, and nobody else.
+    pub const fn is_upstream(self) -> bool {
+        matches!(self, Self::UpstreamConnect | Self::UpstreamReset | Self::UpstreamTimeout)
+    }
+
     /// How an exchange that ended so counts in `auth_decisions_total`: a refusal of the caller, or a failure of ours.
     pub const fn decision(self) -> Decision {
         match self {
