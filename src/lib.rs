@@ -1,5 +1,7 @@
 //! bearerd: callers come with API keys, upstreams get short-lived Bearer tokens.
 
+pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
