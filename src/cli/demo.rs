@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -105,5 +106,7 @@ fn issuer(clock: Clock) -> Result<Arc<Issuer>, issuer::Error> {
         ApiKey::new(name, &Secret::from(format!("demo-key-{name}")), grants)
     };
     let keys = vec![key("alice", &["DEMO.READ", "DEMO.WRITE"]), key("bob", &["DEMO.READ"])];
-    Issuer::new(Settings::default(), keys, SigningKey::generate()?, clock)
+    let hour = Duration::from_secs(3600);
+    let settings = Settings { issuer: "bearerd demo".to_owned(), audience: "demo".to_owned(), lifetime: hour, session_lifetime: 12 * hour };
+    Issuer::new(settings, keys, SigningKey::generate()?, clock)
 }

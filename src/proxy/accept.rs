@@ -67,7 +67,7 @@ impl Listener {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = stopped(&mut stop) => break,
                 accepted = shared.socket.accept() => shared.accepted(accepted, &seats, &connections, &draining).await,
             }
         }
@@ -126,6 +126,11 @@ impl Listener {
             next = self.app.process_new_http(session, &draining).await;
         }
     }
+}
+
+/// A sender that is gone means the same: nobody is left to serve for.
+async fn stopped(stop: &mut ShutdownWatch) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// pingora counts keep-alive in whole seconds, 0 being for ever.
