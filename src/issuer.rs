@@ -81,6 +81,19 @@ pub struct Settings {
     pub session_lifetime: Duration,
 }
 
+impl Default for Settings {
+    /// What the configuration has where it says nothing.
+    fn default() -> Self {
+        let bearerd = || "bearerd".to_owned();
+        Self {
+            issuer: bearerd(),
+            audience: bearerd(),
+            lifetime: Duration::from_secs(3600),
+            session_lifetime: Duration::from_secs(12 * 3600),
+        }
+    }
+}
+
 impl From<&Embedded> for Settings {
     fn from(config: &Embedded) -> Self {
         Self {

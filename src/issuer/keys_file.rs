@@ -1,5 +1,7 @@
 //! The file of hashed API keys: read with line and column in every complaint, appended to without touching what is there.
 
+pub mod add;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -219,6 +221,22 @@ impl TryFrom<Text> for Item {
         }
         Ok(Self(text.0))
     }
+}
+
+/// Checks the name of a key or tenant.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_name(text: &str) -> Result<String, &'static str> {
+    Text::try_from(text.to_owned()).and_then(Name::try_from).map(|name| name.0)
+}
+
+/// Checks a subject or workgroup.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_text(text: &str) -> Result<String, &'static str> {
+    Text::try_from(text.to_owned()).map(|text| text.0)
 }
 
 fn hash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyHash, D::Error> {
