@@ -202,7 +202,7 @@ impl ProxyHttp for Proxy {
         let Action::Forward(upstream) = &route.action else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
-        let facts = Facts { connection, request_id, token: ctx.token.as_deref(), host: upstream.host(ctx.server), version: session.req_header().version };
+        let facts = Facts { caller: &connection.caller, request_id, token: ctx.token.as_deref(), host: upstream.host(ctx.server), version: session.req_header().version };
         inject::apply(request, &self.managed, &route.headers, &facts)
     }
 
@@ -263,7 +263,7 @@ impl Proxy {
         let request = session.req_header();
         AccessLine {
             request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
-            peer: Connection::of(session.digest()).map(|connection| connection.peer),
+            peer: Connection::of(session.digest()).map(|connection| connection.caller.address),
             method: request.method.as_str(),
             // Without the query: credentials travel there.
             path: request.uri.path(),

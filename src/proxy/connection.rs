@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType};
@@ -20,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::accept::Admission;
+use super::inject::Caller;
 use crate::refusal::{Reason, Refusal};
 
 /// Where a connection stands between requests and within one.
@@ -39,12 +38,8 @@ enum Phase {
 /// What bearerd knows of a connection; shared between its stream and its requests.
 #[derive(Debug)]
 pub struct Connection {
-    /// The caller's address.
-    pub peer: IpAddr,
-    /// The same, as a header value.
-    pub peer_header: HeaderValue,
-    /// Whether its `X-Forwarded-*` headers count.
-    pub trusted: bool,
+    /// Who calls.
+    pub caller: Caller,
     /// Most bytes of a header section.
     pub header_bytes: usize,
     /// Most lines of a header section.
@@ -55,9 +50,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: IpAddr, trusted: bool, header_bytes: usize, headers: usize, admission: Admission) -> Self {
-        let peer_header = HeaderValue::try_from(peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { peer, peer_header, trusted, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), _admission: admission }
+    pub(super) fn new(caller: Caller, header_bytes: usize, headers: usize, admission: Admission) -> Self {
+        Self { caller, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), _admission: admission }
     }
 
     /// The connection of a request.
@@ -211,6 +205,6 @@ impl GetSocketDigest for CallerStream {
 
 impl fmt::Debug for CallerStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connection from {}", self.connection.peer)
+        write!(f, "connection from {}", self.connection.caller.address)
     }
 }
