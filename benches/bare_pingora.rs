@@ -67,7 +67,9 @@ mod buffered {
     use async_trait::async_trait;
     use pingora::protocols::l4::stream::Stream;
     use pingora::protocols::raw_connect::ProxyDigest;
-    use pingora::protocols::{GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType};
+    use pingora::protocols::{
+        GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+    };
     use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
     #[derive(Debug)]

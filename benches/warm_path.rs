@@ -59,7 +59,9 @@ fn request() -> RequestHeader {
 fn warm_path(criterion: &mut Criterion) {
     let sources = [Source::Header(HeaderName::from_static("x-api-key")), Source::Basic, Source::SessionToken];
     let map = headers();
-    criterion.bench_function("extract", |bench| bench.iter(|| credential::extract(&sources, true, black_box(&map), None).ok().map(|found| found.value.len())));
+    criterion.bench_function("extract", |bench| {
+        bench.iter(|| credential::extract(&sources, true, black_box(&map), None).ok().map(|found| found.value.len()))
+    });
 
     let runtime = Runtime::new().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
@@ -78,7 +80,11 @@ fn warm_path(criterion: &mut Criterion) {
     let (caller, request_id) = (Caller::new(Ipv4Addr::LOCALHOST.into(), false), HeaderValue::from_static("0123456789abcdef"));
     let facts = Facts { caller: &caller, request_id: &request_id, token: Some(&token), host: None, version: Version::HTTP_11 };
     criterion.bench_function("inject", |bench| {
-        bench.iter_batched(request, |mut request| inject::apply(&mut request, &managed, &RouteHeaders::default(), &facts).map(|()| request), BatchSize::SmallInput);
+        bench.iter_batched(
+            request,
+            |mut request| inject::apply(&mut request, &managed, &RouteHeaders::default(), &facts).map(|()| request),
+            BatchSize::SmallInput,
+        );
     });
 }
 

@@ -40,7 +40,9 @@ impl Names {
     /// Whether a backend may take `name` for one of these.
     pub fn contains(&self, name: &str) -> bool {
         self.lengths & length_bit(name.len()) != 0
-            && self.names.iter().any(|managed| managed.len() == name.len() && managed.iter().zip(name.bytes()).all(|(managed, byte)| *managed == fold(byte)))
+            && self.names.iter().any(|managed| {
+                managed.len() == name.len() && managed.iter().zip(name.bytes()).all(|(managed, byte)| *managed == fold(byte))
+            })
     }
 }
 
