@@ -72,7 +72,12 @@ impl Bearerd {
 
     /// Asks until one series is `wanted`.
     pub async fn until(&self, name: &str, wanted: f64) {
-        until(self.addresses.metrics, name, wanted).await;
+        until(self.addresses.metrics, name, |value| value == wanted).await;
+    }
+
+    /// Asks until one series is at least `wanted`.
+    pub async fn until_at_least(&self, name: &str, wanted: f64) {
+        until(self.addresses.metrics, name, |value| value >= wanted).await;
     }
 
     /// The status of a probe.
@@ -97,17 +102,17 @@ pub async fn series(metrics: SocketAddr) -> BTreeMap<String, f64> {
     parsed(&mut Client::connect(metrics).await).await
 }
 
-/// Asks a metrics listener until one series is `wanted`; panics when that takes a minute.
-pub async fn until(metrics: SocketAddr, name: &str, wanted: f64) {
+/// Asks a metrics listener until one series is as `wanted`; panics when that takes a minute.
+pub async fn until(metrics: SocketAddr, name: &str, wanted: impl Fn(f64) -> bool) {
     let mut client = Client::connect(metrics).await;
     let mut last = None;
     let met = async {
-        while last != Some(wanted) {
+        while !last.is_some_and(&wanted) {
             last = parsed(&mut client).await.get(name).copied();
         }
     };
     let met = tokio::time::timeout(PATIENCE, met).await;
-    assert!(met.is_ok(), "waited for {name} to be {wanted}, it is {last:?}");
+    assert!(met.is_ok(), "waited for {name}, which is {last:?}");
 }
 
 async fn parsed(client: &mut Client) -> BTreeMap<String, f64> {
