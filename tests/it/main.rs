@@ -5,5 +5,6 @@
 
 mod check;
 mod iap_client;
+mod issuer;
 mod proxy;
 mod support;
