@@ -1,7 +1,11 @@
 //! The command line: a file a subcommand. Each returns the exit code that scripts rely on.
 
 mod check;
+mod configured;
+mod demo;
 mod keys;
+mod run;
+mod signals;
 mod token_service;
 
 use std::process::ExitCode;
@@ -23,12 +27,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the proxy.
+    Run(run::Args),
     /// Check a configuration offline: parse, validate, load every file that it names.
     Check(check::Args),
     /// Make API keys for the embedded token service.
     Keys(keys::Args),
     /// Run the embedded token service on its own.
     TokenService(token_service::Args),
+    /// Run everything at once on loopback: token service, app, proxy. Nothing to configure.
+    Demo(demo::Args),
 }
 
 impl Cli {
@@ -38,9 +46,11 @@ impl Cli {
     /// What a person should read before the process ends with [`FAILURE`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Run(args) => args.run(),
             Command::Check(args) => args.run(),
             Command::Keys(args) => args.run(),
             Command::TokenService(args) => args.run(),
+            Command::Demo(args) => args.run(),
         }
     }
 }

@@ -4,12 +4,23 @@
 //! and serde then reads the checked document.
 
 pub mod cache;
+mod check;
+mod diagnostic;
+mod document;
+mod environment;
+mod files;
+mod formats;
 pub mod listener;
+mod load;
 pub mod operation;
+mod place;
+mod positions;
 pub mod route;
+mod schema;
 pub mod token_service;
 pub mod units;
 pub mod upstream;
+mod validate;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +28,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use cache::Cache;
+pub use diagnostic::Diagnostic;
+pub use environment::Environment;
 pub use listener::{Admin, Listener, Metrics};
+pub use load::{Error, Loaded, from_text, load};
 pub use operation::{Logging, Shutdown, Workers};
 pub use route::Route;
 pub use token_service::TokenService;
@@ -34,8 +48,10 @@ pub struct Config {
     /// The listener for `/metrics`, `/livez`, `/readyz` and `/startupz`, nothing else.
     pub metrics: Metrics,
     /// Token services by name; routes use the one named `default` unless they say otherwise.
+    #[schemars(extend("propertyNames" = { "format": "name" }))]
     pub token_services: BTreeMap<String, TokenService>,
     /// Upstreams by name.
+    #[schemars(extend("propertyNames" = { "format": "name" }))]
     pub upstreams: BTreeMap<String, Upstream>,
     /// Routes in order: the first whose `match` fits serves the request.
     pub routes: Vec<Route>,

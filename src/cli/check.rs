@@ -1,12 +1,73 @@
-//! `bearerd check`.
+//! `bearerd check`: what is wrong with a configuration, before anything runs.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde_json::json;
+
+use super::BAD_CONFIGURATION;
+use crate::config::{self, Loaded};
+
+/// Arguments of `bearerd check`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// How the result is written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// For people: mistakes and warnings go to standard error.
+    Text,
+    /// For programs: one JSON object on standard output.
+    Json,
+}
 
 impl Args {
+    /// Checks, reports, and ends with 0 or [`BAD_CONFIGURATION`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        Ok(ExitCode::SUCCESS)
+        let result = config::load(&self.config);
+        match self.format {
+            Format::Text => self.print_text(&result),
+            Format::Json => print_json(&result)?,
+        }
+        Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) })
     }
+
+    fn print_text(&self, result: &Result<Loaded, config::Error>) {
+        match result {
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    eprintln!("warning: {warning}");
+                }
+                println!("{}: {}", self.config.display(), summary(&loaded.config));
+            }
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+}
+
+fn print_json(result: &Result<Loaded, config::Error>) -> anyhow::Result<()> {
+    let report = match result {
+        Ok(loaded) => json!({ "ok": true, "diagnostics": [], "warnings": loaded.warnings }),
+        Err(error) => json!({ "ok": false, "diagnostics": error.diagnostics() }),
+    };
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+fn summary(config: &config::Config) -> String {
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!(
+        "ok: {}, {}, {}, {}",
+        counted(config.listeners.len(), "listener"),
+        counted(config.routes.len(), "route"),
+        counted(config.token_services.len(), "token service"),
+        counted(config.upstreams.len(), "upstream"),
+    )
 }

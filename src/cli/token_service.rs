@@ -1,12 +1,118 @@
-//! `bearerd token-service`.
+//! `bearerd token-service`: the embedded token service on its own, over HTTP.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::BAD_CONFIGURATION;
+use super::configured::{Configured, configured};
+use crate::clock::Clock;
+use crate::config::token_service::Embedded;
+use crate::config::{Config, TokenService};
+use crate::issuer::{Issuer, server};
+
+/// Where it listens unless the configuration says otherwise.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8090);
+
+/// Arguments of `bearerd token-service`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = "bearerd.yaml")]
+    config: PathBuf,
+    /// Which of its token services to run; needed where several are embedded.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+}
 
 impl Args {
+    /// Carries out the command: serves until SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on. A mistake in the configuration or a file that it names is printed, and is exit code
+    /// [`BAD_CONFIGURATION`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Configured { config, _logs } = match configured(&self.config)? {
+            Ok(configured) => configured,
+            Err(code) => return Ok(code),
+        };
+        let (address, issuer) = match self.open(&config) {
+            Ok(opened) => opened,
+            Err(message) => {
+                eprintln!("bearerd: {message}");
+                return Ok(ExitCode::from(BAD_CONFIGURATION));
+            }
+        };
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(address, issuer))?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn open(&self, config: &Config) -> Result<(SocketAddr, Arc<Issuer>), String> {
+        let (name, embedded) = choose(config, self.service.as_deref())?;
+        let issuer = Issuer::open(embedded, Clock::system()).map_err(|error| format!("token service `{name}`: {error}"))?;
+        Ok((embedded.address.unwrap_or(DEFAULT_ADDRESS), issuer))
+    }
+}
+
+fn choose<'c>(config: &'c Config, wanted: Option<&str>) -> Result<(&'c str, &'c Embedded), String> {
+    let embedded: Vec<(&str, &Embedded)> = config
+        .token_services
+        .iter()
+        .filter_map(|(name, service)| match service {
+            TokenService::Embedded(embedded) => Some((name.as_str(), embedded)),
+            TokenService::Iap(_) => None,
+        })
+        .collect();
+    let names = || embedded.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match (wanted, embedded.as_slice()) {
+        (_, []) => Err("the configuration has no token service with `kind: embedded`".to_owned()),
+        (None, [only]) => Ok(*only),
+        (None, _) => Err(format!("several token services are embedded: choose one of {} with --service", names())),
+        (Some(wanted), all) => {
+            let found = all.iter().find(|(name, _)| *name == wanted).copied();
+            found.ok_or_else(|| format!("no embedded token service is named `{wanted}`: there is {}", names()))
+        }
+    }
+}
+
+async fn serve(address: SocketAddr, issuer: Arc<Issuer>) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let keys = issuer.key_count();
+    eprintln!("token service on http://{}, {keys} {}", listener.local_addr()?, if keys == 1 { "key" } else { "keys" });
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    server::serve(issuer, listener, stop).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = "token_services:
+  iap: { kind: iap, url: 'http://localhost' }
+  a: { kind: embedded, keys_file: a, signing_key_file: a }
+  b: { kind: embedded, keys_file: b, signing_key_file: b }
+";
+
+    #[test]
+    fn the_service_must_be_plain() {
+        let two: Config = serde_saphyr::from_str(TWO).unwrap();
+        assert_eq!(choose(&two, None).unwrap_err(), "several token services are embedded: choose one of `a`, `b` with --service");
+        assert_eq!(choose(&two, Some("b")).unwrap().0, "b");
+        assert_eq!(choose(&two, Some("iap")).unwrap_err(), "no embedded token service is named `iap`: there is `a`, `b`");
+        let one: Config = serde_saphyr::from_str(TWO.rsplit_once("  b:").unwrap().0).unwrap();
+        assert_eq!(choose(&one, None).unwrap().0, "a");
+        assert!(choose(&Config::default(), None).is_err());
     }
 }

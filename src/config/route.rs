@@ -13,6 +13,7 @@ use super::units;
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// Its name in logs and metrics; `route-1`, `route-2`, ... by default.
+    #[schemars(extend("format" = "name"))]
     pub name: Option<String>,
     /// Which requests it takes; all by default.
     #[serde(rename = "match")]
@@ -47,7 +48,11 @@ impl Default for Route {
             upstream: None,
             respond: None,
             auth: Auth::default(),
-            credentials: vec![CredentialSource::Kind(CredentialKind::ApiKey), CredentialSource::Kind(CredentialKind::Basic), CredentialSource::Kind(CredentialKind::SessionToken)],
+            credentials: vec![
+                CredentialSource::Kind(CredentialKind::ApiKey),
+                CredentialSource::Kind(CredentialKind::Basic),
+                CredentialSource::Kind(CredentialKind::SessionToken),
+            ],
             on_multiple: OnMultiple::default(),
             token: Token::default(),
             validate: Validate::default(),
@@ -57,11 +62,19 @@ impl Default for Route {
     }
 }
 
+impl Route {
+    /// The name of a route without one of its own, from its index in the list.
+    pub fn default_name(index: usize) -> String {
+        format!("route-{}", index + 1)
+    }
+}
+
 /// Which requests a route takes: all conditions that are given must hold.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
     /// Hosts, without port, in any case; `*.example.com` is any one or more labels before it.
+    #[schemars(extend("items" = { "type": "string", "format": "host-pattern" }))]
     pub hosts: Vec<String>,
     /// The whole path.
     #[schemars(extend("format" = "absolute-path"))]
@@ -73,7 +86,7 @@ pub struct Match {
     #[schemars(extend("items" = { "type": "string", "format": "method" }))]
     pub methods: Vec<String>,
     /// Headers that must be there with exactly this value.
-    #[schemars(extend("propertyNames" = { "format": "header-name" }))]
+    #[schemars(extend("propertyNames" = { "format": "header-name" }, "additionalProperties" = { "type": "string", "format": "header-value" }))]
     pub headers: BTreeMap<String, String>,
 }
 
@@ -111,7 +124,7 @@ pub enum CredentialKind {
 
 /// Where a credential is looked for: a kind, or an API key at a place of its own.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum CredentialSource {
     /// A kind at its usual place.
     Kind(CredentialKind),
@@ -129,7 +142,7 @@ pub enum ApiKeyPlace {
     /// In this header.
     Header(#[schemars(extend("format" = "header-name"))] String),
     /// In this query parameter, which is removed from the URL.
-    Query(String),
+    Query(#[schemars(extend("format" = "name"))] String),
 }
 
 /// What happens when a request brings several listed credentials.

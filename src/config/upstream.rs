@@ -16,6 +16,7 @@ pub struct Upstream {
     pub servers: Vec<String>,
     /// The `Host` that the upstream sees: `preserve` (the caller's), `upstream` (the server as it is written in `servers`), or a name.
     #[serde(default = "preserve")]
+    #[schemars(extend("format" = "upstream-host"))]
     pub host: String,
     /// How often names are resolved again.
     #[serde(default = "thirty_seconds", deserialize_with = "units::Duration::deserialize")]

@@ -1,0 +1,134 @@
+//! The IAP token API over HTTP(S): one pooled client per token service.
+
+mod connect;
+mod failure;
+mod trust;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use http::response::Parts;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::wire::{self, Base, Outgoing, answer};
+use super::{Error, TokenDetails, TokenParams, TokenService};
+use crate::clock::Clock;
+use crate::config;
+use crate::credential::Credential;
+use crate::secret::Secret;
+use connect::Connector;
+
+/// The longest answer that is read.
+const BODY_BYTES: usize = 256 * 1024;
+/// Idle connections are closed before usual servers and balancers close theirs (60 s and more).
+const POOL_IDLE: Duration = Duration::from_secs(30);
+
+/// Why a token service cannot even be set up. The text says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The URL cannot be called.
+    #[error("token service url `{url}`: {fault}")]
+    Url {
+        /// What was written.
+        url: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The files of its TLS section cannot be used.
+    #[error(transparent)]
+    Tls(#[from] trust::Error),
+}
+
+/// A client of the IAP token API. It follows no redirects, reads at most 256 KiB of an answer, and ends every call in time.
+pub struct IapTokenService {
+    base: Base,
+    pooled: Client<Connector, Full<Bytes>>,
+    /// Keeps no connections: for the one retry that must not meet another stale one.
+    fresh: Client<Connector, Full<Bytes>>,
+    timeout: Duration,
+    clock: Clock,
+}
+
+impl IapTokenService {
+    /// Reads the TLS files. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When the URL or a TLS file cannot be used.
+    pub fn new(config: &config::token_service::Iap) -> Result<Self, SetupError> {
+        let base = Base::parse(&config.url).map_err(|fault| SetupError::Url { url: config.url.clone(), fault })?;
+        let tls = trust::client_config(&config.tls, base.is_https())?;
+        let connector = Connector::new(tls, config.connect_timeout);
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
+        let pooled = builder.pool_max_idle_per_host(config.mint.concurrency).build(connector.clone());
+        let fresh = builder.pool_max_idle_per_host(0).build(connector);
+        Ok(Self { base, pooled, fresh, timeout: config.timeout, clock: Clock::system() })
+    }
+
+    /// One call: the answer's status and the body, if it is one that is looked at; or the error that the answer stands for.
+    async fn call(&self, request: Outgoing, secrets: &[Secret]) -> Result<(StatusCode, Bytes), Error> {
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        let late = |_| Error::Unavailable(format!("timed out after {}", humantime::format_duration(self.timeout)));
+        let response = tokio::time::timeout_at(deadline, self.send(request)).await.map_err(late)?;
+        let (head, body) = response.map_err(|error| failure::of(&error))?.into_parts();
+        let body = tokio::time::timeout_at(deadline, read(&head, body)).await.map_err(late).and_then(|read| read);
+        // A refusal's status stands, even where its body does not arrive.
+        let said = body.as_deref().unwrap_or_default();
+        match answer::refusal(head.status, &head.headers, said, secrets, self.clock.now()) {
+            Some(refusal) => Err(refusal),
+            None => Ok((head.status, body?)),
+        }
+    }
+
+    /// A pooled connection may be closed by the other side just when a request goes out on it. Nothing of an answer has arrived
+    /// then, and the request goes out once more on a new one (RFC 9112 section 9.3.1). The worst of it is a token minted for nothing.
+    async fn send(&self, request: Outgoing) -> Result<http::Response<Incoming>, ClientError> {
+        match self.pooled.request(request.clone()).await {
+            Err(error) if connect::went_stale(&error) => self.fresh.request(request).await,
+            result => result,
+        }
+    }
+}
+
+async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Error> {
+    if !answer::has_readable_body(head.status) {
+        return Ok(Bytes::new());
+    }
+    let read = Limited::new(body, BODY_BYTES).collect().await;
+    read.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Error::Protocol("an answer longer than 256 KiB".to_owned())
+        } else {
+            failure::of(error.as_ref())
+        }
+    })
+}
+
+#[async_trait]
+impl TokenService for IapTokenService {
+    async fn create_token(&self, credential: &Credential, params: &TokenParams) -> Result<Secret, Error> {
+        let request = wire::create(&self.base, credential, params)?;
+        let (status, body) = self.call(request, &answer::secrets_of(credential)).await?;
+        answer::token(status, &body)
+    }
+
+    async fn get_token_details(&self, token: &Secret) -> Result<TokenDetails, Error> {
+        let (status, body) = self.call(wire::details(&self.base, token)?, std::slice::from_ref(token)).await?;
+        answer::details(status, &body)
+    }
+
+    async fn refresh_token(&self, token: &Secret) -> Result<Secret, Error> {
+        let (status, body) = self.call(wire::refresh(&self.base, token)?, std::slice::from_ref(token)).await?;
+        answer::token(status, &body)
+    }
+
+    async fn revoke_token(&self, token: &Secret) -> Result<(), Error> {
+        let (status, _) = self.call(wire::revoke(&self.base, token)?, std::slice::from_ref(token)).await?;
+        answer::revoked(status)
+    }
+}

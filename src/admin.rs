@@ -1,0 +1,122 @@
+//! The listeners for machines and operators: metrics and probes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, http::HeaderMap};
+
+use crate::exchange::Exchange;
+use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
+
+/// The exposition format that Prometheus reads.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Whether this process is ready for requests: bound, and not on its way out.
+#[derive(Default)]
+pub struct Readiness {
+    started: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// The configuration is loaded and every listener bound.
+    pub fn started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// New requests should go elsewhere.
+    pub fn draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    fn has_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.has_started() && !self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// What the listeners show.
+#[derive(Clone)]
+pub struct Shown {
+    /// The families.
+    pub metrics: Arc<Metrics>,
+    /// For gauges that are read at a scrape.
+    pub exchange: Arc<Exchange>,
+    /// For the probes.
+    pub readiness: Arc<Readiness>,
+}
+
+/// `/metrics`, `/livez`, `/readyz` and `/startupz`, nothing else.
+pub fn metrics_listener(shown: Shown) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/startupz", get(startup))
+        .with_state(shown)
+}
+
+/// The admin listener: the same paths, for those who bring the token where one is set. Without one it is bound to loopback, and a page that a browser
+/// was lured to (DNS rebinding) is told apart by its `Host`.
+pub fn admin_listener(shown: Shown, token: Option<Secret>) -> Router {
+    let guard = Arc::new(Guard { token });
+    metrics_listener(shown).layer(middleware::from_fn_with_state(guard, admit))
+}
+
+struct Guard {
+    token: Option<Secret>,
+}
+
+async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match &guard.token {
+        Some(token) if !brings(request.headers(), token) => {
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer realm=\"bearerd admin\"")], "the admin token is missing or wrong\n").into_response()
+        }
+        None if !names_loopback(request.headers()) => (StatusCode::FORBIDDEN, "ask for this listener by its loopback address\n").into_response(),
+        _ => next.run(request).await,
+    }
+}
+
+fn brings(headers: &HeaderMap, token: &Secret) -> bool {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .is_some_and(|brought| Secret::from(brought) == *token)
+}
+
+fn names_loopback(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+    host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host.split(':').next() == Some("localhost")
+}
+
+async fn metrics(State(shown): State<Shown>) -> Response {
+    shown.exchange.refresh_gauges();
+    match shown.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn ready(State(shown): State<Shown>) -> Response {
+    probe(shown.readiness.is_ready(), "ready\n", "not ready: starting or draining\n")
+}
+
+async fn startup(State(shown): State<Shown>) -> Response {
+    probe(shown.readiness.has_started(), "started\n", "starting\n")
+}
+
+fn probe(good: bool, yes: &'static str, no: &'static str) -> Response {
+    if good { yes.into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, no).into_response() }
+}

@@ -1,0 +1,326 @@
+//! The composition root: takes a configuration, bound sockets and a stop signal, and runs until told to stop.
+//!
+//! Two runtimes. The proxy's serves requests and nothing else. The background one mints, resolves names and serves metrics; it outlives the proxy's, so
+//! that what a caller waits for can still be had while the last requests are served.
+
+mod assemble;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use pingora::proxy::{HttpProxy, http_proxy};
+use pingora::server::configuration::ServerConf;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::watch;
+use tokio::time;
+
+use crate::admin::{self, Readiness, Shown};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::issuer::{self, Issuer};
+use crate::proxy::accept::{Connections, Limits, Listener};
+use crate::proxy::{Proxy, upstream};
+use crate::secret::Secret;
+use crate::telemetry::metrics::{self, Metrics};
+use crate::token_service::iap;
+
+/// Why bearerd cannot start. Each says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {source}{}", if source.kind() == io::ErrorKind::AddrInUse { "; another process listens there: end it, or choose another address" } else { "" })]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Its key in the configuration.
+        key: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A runtime or socket cannot be set up.
+    #[error("cannot set up threads and sockets: {0}")]
+    System(#[from] io::Error),
+    /// A token service's TLS files or URL cannot be used.
+    #[error("token service `{service}`: {source}")]
+    Client {
+        /// The service.
+        service: String,
+        /// Why.
+        source: iap::SetupError,
+    },
+    /// An embedded token service cannot be opened.
+    #[error("token service `{service}`: {source}")]
+    Issuer {
+        /// The service.
+        service: String,
+        /// Why.
+        source: issuer::Error,
+    },
+    /// An upstream cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// Something that `check` refuses; the configuration was not loaded through it.
+    #[error("the configuration is not one that `bearerd check` accepts: {0}")]
+    Unchecked(String),
+    /// The admin token cannot be read.
+    #[error("cannot read the admin token from {file} (`admin.token_file`): {source}")]
+    AdminToken {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gives no randomness.
+    #[error("the system gives no randomness")]
+    Randomness,
+    /// A metric cannot be registered.
+    #[error(transparent)]
+    Metrics(#[from] metrics::Error),
+}
+
+impl Error {
+    /// Whether the configuration must change before a new start can succeed.
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Client { .. } | Self::Issuer { .. } | Self::Upstream(_) | Self::Unchecked(_) | Self::AdminToken { .. })
+    }
+}
+
+/// How far the end has come. It only goes forward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not at all.
+    #[default]
+    No,
+    /// Finish what is in flight.
+    Drain,
+    /// End at once.
+    Now,
+}
+
+/// Every listening socket, bound before anything starts, so that a conflict is told at once.
+pub struct Sockets {
+    callers: Vec<TcpListener>,
+    admin: TcpListener,
+    metrics: TcpListener,
+    issuers: BTreeMap<String, TcpListener>,
+}
+
+/// Where the sockets listen: the configured addresses, with port 0 replaced by what the system chose.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// In the order of `listeners`.
+    pub callers: Vec<SocketAddr>,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// The metrics listener.
+    pub metrics: SocketAddr,
+}
+
+impl Sockets {
+    /// Binds every address of `config`.
+    ///
+    /// # Errors
+    /// The first that cannot be bound, with its key.
+    pub fn bind(config: &Config) -> Result<Self, Error> {
+        let callers = config.listeners.iter().enumerate().map(|(place, listener)| bind(listener.address, || format!("listeners[{place}].address")));
+        let issuers = config.token_services.iter().filter_map(|(name, service)| match service {
+            config::TokenService::Embedded(embedded) => embedded.address.map(|address| (name, address)),
+            config::TokenService::Iap(_) => None,
+        });
+        Ok(Self {
+            callers: callers.collect::<Result<_, _>>()?,
+            admin: bind(config.admin.address, || "admin.address".to_owned())?,
+            metrics: bind(config.metrics.address, || "metrics.address".to_owned())?,
+            issuers: issuers.map(|(name, address)| Ok((name.clone(), bind(address, || format!("token_services.{name}.address"))?))).collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// Where they listen.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn addresses(&self) -> Result<Addresses, Error> {
+        Ok(Addresses {
+            callers: self.callers.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
+            admin: self.admin.local_addr()?,
+            metrics: self.metrics.local_addr()?,
+        })
+    }
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Binds one address. `SO_REUSEADDR`: connections of a process that has just ended do not keep the next from starting.
+///
+/// # Errors
+/// [`Error::Bind`], with the key that `key` names.
+pub fn bind(address: SocketAddr, key: impl FnOnce() -> String) -> Result<TcpListener, Error> {
+    let bound = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    bound().map_err(|source| Error::Bind { address, key: key(), source })
+}
+
+/// Runs until `stop` says so. Returns when the last request is served, or when `stop` says [`Stop::Now`].
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(config: &Config, sockets: Sockets, clock: &Clock, stop: watch::Receiver<Stop>) -> Result<(), Error> {
+    let background = runtime("bearerd-background", 2)?;
+    let workers = runtime("bearerd-proxy", config.workers.count())?;
+    let outcome = App::start(config, sockets, clock, &background, &workers, stop.clone()).map(|app| background.block_on(app.serve(stop)));
+    // What still runs by now is either idle or over its time.
+    workers.shutdown_background();
+    background.shutdown_background();
+    outcome
+}
+
+fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+}
+
+struct App {
+    shutdown: config::Shutdown,
+    readiness: Arc<Readiness>,
+    connections: Arc<Connections>,
+    /// `true` makes every answer say `Connection: close`.
+    closing: watch::Sender<bool>,
+    /// `true` ends the accept loops.
+    accepting: watch::Sender<bool>,
+    accept_loops: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl App {
+    fn start(config: &Config, sockets: Sockets, clock: &Clock, background: &Runtime, workers: &Runtime, stop: watch::Receiver<Stop>) -> Result<Self, Error> {
+        let metrics = Arc::new(Metrics::new()?);
+        let issuers = open_issuers(config, clock)?;
+        let exchange = assemble::exchange(&config.cache, clock.clone(), background.handle().clone(), &metrics)?;
+        let services = assemble::services(config, &issuers)?;
+        let upstreams = assemble::upstreams(config)?;
+        for upstream in upstreams.values() {
+            background.spawn(Arc::clone(upstream).keep_resolving());
+        }
+        let proxy = assemble::proxy(config, &exchange, &services, &upstreams, &metrics)?;
+
+        let readiness = Arc::new(Readiness::default());
+        let shown = Shown { metrics: Arc::clone(&metrics), exchange, readiness: Arc::clone(&readiness) };
+        let admin_token = admin_token(config)?;
+        let _entered = background.enter();
+        serve_http(background.handle(), sockets.metrics, admin::metrics_listener(shown.clone()))?;
+        serve_http(background.handle(), sockets.admin, admin::admin_listener(shown, admin_token))?;
+        for (name, socket) in sockets.issuers {
+            let Some(issuer) = issuers.get(&name).cloned() else { continue };
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            let mut stop = stop.clone();
+            background.spawn(issuer::server::serve(issuer, listener, async move {
+                let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
+            }));
+        }
+
+        let connections = Arc::new(Connections::new(metrics));
+        let (closing, accepting) = (watch::Sender::new(false), watch::Sender::new(false));
+        let app = pingora_app(config, proxy);
+        let _entered = workers.enter();
+        let mut accept_loops = Vec::new();
+        for (socket, listener) in sockets.callers.into_iter().zip(&config.listeners) {
+            let listener = Listener { socket: tokio::net::TcpListener::from_std(socket)?, limits: limits(listener), app: Arc::clone(&app) };
+            accept_loops.push(workers.spawn(listener.run(Arc::clone(&connections), closing.subscribe(), accepting.subscribe())));
+        }
+        readiness.started();
+        Ok(Self { shutdown: config.shutdown, readiness, connections, closing, accepting, accept_loops })
+    }
+
+    /// Serves until told to stop, then ends in order; [`Stop::Now`] cuts every step short.
+    async fn serve(mut self, mut stop: watch::Receiver<Stop>) {
+        // A sender that is gone can never say stop: then the process is ending anyway.
+        let _ = stop.wait_for(|stop| *stop >= Stop::Drain).await;
+        let mut now = stop.clone();
+        tokio::select! {
+            _ = now.wait_for(|stop| *stop == Stop::Now) => tracing::info!("ended at once"),
+            () = self.drain() => tracing::info!("drained"),
+        }
+    }
+
+    async fn drain(&mut self) {
+        let config::Shutdown { delay, drain_timeout } = self.shutdown;
+        tracing::info!(?delay, ?drain_timeout, open = self.connections.open(), "draining");
+        self.readiness.draining();
+        self.closing.send_replace(true);
+        time::sleep(delay).await;
+        self.accepting.send_replace(true);
+        for accept_loop in self.accept_loops.drain(..) {
+            // A loop that panicked accepts no more either.
+            let _ = accept_loop.await;
+        }
+        let cut_off = self.connections.drain(drain_timeout).await;
+        if cut_off > 0 {
+            tracing::warn!(cut_off, ?drain_timeout, "connections did not finish within `shutdown.drain_timeout`");
+        }
+    }
+}
+
+fn open_issuers(config: &Config, clock: &Clock) -> Result<BTreeMap<String, Arc<Issuer>>, Error> {
+    let embedded = config.token_services.iter().filter_map(|(name, service)| match service {
+        config::TokenService::Embedded(embedded) => Some((name, embedded)),
+        config::TokenService::Iap(_) => None,
+    });
+    embedded
+        .map(|(name, embedded)| {
+            let issuer = Issuer::open(embedded, clock.clone()).map_err(|source| Error::Issuer { service: name.clone(), source })?;
+            Ok((name.clone(), issuer))
+        })
+        .collect()
+}
+
+fn admin_token(config: &Config) -> Result<Option<Secret>, Error> {
+    let Some(file) = &config.admin.token_file else { return Ok(None) };
+    let text = std::fs::read_to_string(file).map_err(|source| Error::AdminToken { file: file.clone(), source })?;
+    Ok(Some(Secret::from(text.trim())))
+}
+
+fn serve_http(handle: &Handle, socket: TcpListener, router: Router) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(socket)?;
+    handle.spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "a listener ended");
+        }
+    });
+    Ok(())
+}
+
+/// Attempts at upstreams for one request: room for a connect failure and a replay.
+const MAX_ATTEMPTS: usize = 3;
+
+fn pingora_app(config: &Config, proxy: Proxy) -> Arc<HttpProxy<Proxy>> {
+    let conf = ServerConf {
+        threads: config.workers.count(),
+        max_retries: MAX_ATTEMPTS,
+        upstream_keepalive_pool_size: config.upstreams.values().map(|upstream| upstream.pool.idle).max().unwrap_or(0),
+        ..ServerConf::default()
+    };
+    Arc::new(http_proxy(&Arc::new(conf), proxy))
+}
+
+fn limits(listener: &config::Listener) -> Limits {
+    let limits = listener.limits;
+    Limits {
+        header_bytes: limits.header_bytes.0,
+        headers: limits.headers,
+        header_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout.max(Duration::from_secs(1)),
+        connections: limits.connections,
+        connections_per_peer: limits.connections_per_peer,
+        trusted_peers: listener.trusted_peers.clone(),
+    }
+}

@@ -1,0 +1,171 @@
+//! From sections of the configuration to the parts that they describe. `bearerd check` has refused by then what cannot be built.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::runtime::Handle;
+
+use super::Error;
+use crate::clock::Clock;
+use crate::config::route::{ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, OnMultiple};
+use crate::config::{self, Config};
+use crate::credential::Source;
+use crate::exchange::{Bounds, Capacity, Exchange, Grant, Service};
+use crate::issuer::Issuer;
+use crate::proxy::inject::{Managed, RouteHeaders};
+use crate::proxy::upstream::{HostPolicy, Timeouts, Upstream};
+use crate::proxy::{Access, Action, Proxy, Route};
+use crate::routing::{Conditions, HostPattern, PathPattern};
+use crate::secret::HashKey;
+use crate::telemetry::metrics::Metrics;
+use crate::token_service::embedded::EmbeddedTokenService;
+use crate::token_service::iap::IapTokenService;
+use crate::token_service::{TokenParams, TokenService};
+
+type Services = BTreeMap<String, Arc<Service>>;
+type Upstreams = BTreeMap<String, Arc<Upstream>>;
+
+/// The header that an API key comes in unless a route says otherwise.
+const API_KEY_HEADER: &str = "x-api-key";
+/// The name of requests that no route takes, in metrics.
+const UNROUTED: &str = "";
+
+pub(super) fn exchange(cache: &config::Cache, clock: Clock, runtime: Handle, metrics: &Arc<Metrics>) -> Result<Arc<Exchange>, Error> {
+    let key = HashKey::random().map_err(|_| Error::Randomness)?;
+    let capacity = Capacity { tokens: cache.max_tokens, negative: cache.negative.max_entries, negative_ttl: cache.negative.ttl };
+    Ok(Arc::new(Exchange::new(key, capacity, clock, runtime, Arc::clone(metrics))))
+}
+
+pub(super) fn services(config: &Config, issuers: &BTreeMap<String, Arc<Issuer>>) -> Result<Services, Error> {
+    config.token_services.iter().map(|(name, service)| Ok((name.clone(), Arc::new(self::service(name, service, issuers)?)))).collect()
+}
+
+fn service(name: &str, service: &config::TokenService, issuers: &BTreeMap<String, Arc<Issuer>>) -> Result<Service, Error> {
+    let mint = service.mint();
+    let bounds = Bounds { concurrency: mint.concurrency, rate: mint.rate, queue: mint.queue, wait: mint.wait, skew: service.skew() };
+    let (kind, url, client): (_, _, Arc<dyn TokenService>) = match service {
+        config::TokenService::Iap(iap) => {
+            let client = IapTokenService::new(iap).map_err(|source| Error::Client { service: name.to_owned(), source })?;
+            ("iap", iap.url.as_str(), Arc::new(client))
+        }
+        config::TokenService::Embedded(_) => {
+            let issuer = issuers.get(name).ok_or_else(|| unchecked(format!("the embedded token service `{name}` is not open")))?;
+            ("embedded", name, Arc::new(EmbeddedTokenService::new(Arc::clone(issuer))))
+        }
+    };
+    Ok(Service::new(name, kind, url, client, bounds))
+}
+
+pub(super) fn upstreams(config: &Config) -> Result<Upstreams, Error> {
+    config.upstreams.iter().map(|(name, upstream)| Ok((name.clone(), Arc::new(self::upstream(name, upstream)?)))).collect()
+}
+
+fn upstream(name: &str, upstream: &config::Upstream) -> Result<Upstream, Error> {
+    let host = match upstream.host.as_str() {
+        "preserve" => HostPolicy::Preserve,
+        "upstream" => HostPolicy::Server,
+        fixed => HostPolicy::Fixed(HeaderValue::try_from(fixed).map_err(unchecked)?),
+    };
+    let config::upstream::Timeouts { connect, read, write, idle } = upstream.timeouts;
+    Ok(Upstream::new(name, &upstream.servers, host, Timeouts { connect, read, write, idle }, upstream.dns_refresh)?)
+}
+
+pub(super) fn proxy(config: &Config, exchange: &Arc<Exchange>, services: &Services, upstreams: &Upstreams, metrics: &Arc<Metrics>) -> Result<Proxy, Error> {
+    let mut managed = Managed::new();
+    let mut routes = Vec::new();
+    for (place, section) in config.routes.iter().enumerate() {
+        let name = section.name.clone().unwrap_or_else(|| format!("route-{}", place + 1));
+        let route = Route {
+            conditions: conditions(&section.matches)?,
+            access: access(section, exchange, services)?,
+            action: action(section, upstreams)?,
+            headers: headers(&section.headers)?,
+            metrics: metrics.route(&name, section.upstream.as_deref()),
+            name,
+        };
+        // A public route's list of credentials says nothing: it is the default that nobody wrote.
+        if let Access::Protected { sources, .. } = &route.access {
+            sources.iter().for_each(|source| managed.add_source(source));
+        }
+        section.headers.set.keys().for_each(|name| managed.headers.insert(name));
+        routes.push(route);
+    }
+    Ok(Proxy {
+        routes,
+        unrouted: metrics.route(UNROUTED, None),
+        managed,
+        exchange: Arc::clone(exchange),
+        access_log: config.logging.access,
+        metrics: Arc::clone(metrics),
+    })
+}
+
+fn conditions(matches: &config::route::Match) -> Result<Conditions, Error> {
+    let path = match (&matches.path, &matches.path_prefix) {
+        (Some(exact), _) => PathPattern::Exact(exact.clone()),
+        (None, Some(prefix)) => PathPattern::prefix(prefix),
+        (None, None) => PathPattern::Any,
+    };
+    let header = |(name, value): (&String, &String)| {
+        Ok((HeaderName::try_from(name.as_str()).map_err(unchecked)?, HeaderValue::try_from(value.as_str()).map_err(unchecked)?))
+    };
+    Ok(Conditions {
+        hosts: matches.hosts.iter().map(|text| HostPattern::new(text)).collect(),
+        path,
+        methods: matches.methods.iter().map(|method| Method::try_from(method.as_str()).map_err(unchecked)).collect::<Result<_, _>>()?,
+        headers: matches.headers.iter().map(header).collect::<Result<_, Error>>()?,
+    })
+}
+
+fn access(section: &config::Route, exchange: &Exchange, services: &Services) -> Result<Access, Error> {
+    if section.auth == Auth::None {
+        return Ok(Access::Public);
+    }
+    Ok(Access::Protected {
+        sources: section.credentials.iter().map(source).collect::<Result<_, _>>()?,
+        one_only: section.on_multiple == OnMultiple::Reject,
+        grant: Arc::new(grant(section, exchange, services)?),
+    })
+}
+
+fn source(source: &CredentialSource) -> Result<Source, Error> {
+    Ok(match source {
+        CredentialSource::Kind(CredentialKind::ApiKey) => Source::Header(HeaderName::from_static(API_KEY_HEADER)),
+        CredentialSource::Kind(CredentialKind::Basic) => Source::Basic,
+        CredentialSource::Kind(CredentialKind::SessionToken) => Source::SessionToken,
+        CredentialSource::At { api_key: ApiKeyPlace::Header(name) } => Source::Header(HeaderName::try_from(name.as_str()).map_err(unchecked)?),
+        CredentialSource::At { api_key: ApiKeyPlace::Query(name) } => Source::Query(name.clone()),
+    })
+}
+
+fn grant(section: &config::Route, exchange: &Exchange, services: &Services) -> Result<Grant, Error> {
+    let config::route::Token { service, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token } = section.token.clone();
+    let service = services.get(&service).ok_or_else(|| unchecked(format!("there is no token service `{service}`")))?;
+    let params = TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token };
+    Ok(exchange.grant(service, params, section.validate.details == Details::OnMint, section.session_lifetime))
+}
+
+fn action(section: &config::Route, upstreams: &Upstreams) -> Result<Action, Error> {
+    match (&section.upstream, section.respond) {
+        (Some(name), None) => upstreams.get(name).cloned().map(Action::Forward).ok_or_else(|| unchecked(format!("there is no upstream `{name}`"))),
+        (None, Some(respond)) => StatusCode::from_u16(respond.status).map(Action::Respond).map_err(unchecked),
+        _ => Err(unchecked("a route needs either `upstream` or `respond`")),
+    }
+}
+
+fn headers(section: &config::route::Headers) -> Result<RouteHeaders, Error> {
+    let mut headers = RouteHeaders::default();
+    for (name, value) in &section.set {
+        // pingora wants names that live as long as the process, which these do.
+        let name: &'static str = Box::leak(name.clone().into_boxed_str());
+        headers.set.push((name, HeaderValue::try_from(value.as_str()).map_err(unchecked)?));
+    }
+    section.remove.iter().for_each(|name| headers.remove.insert(name));
+    Ok(headers)
+}
+
+fn unchecked(what: impl Display) -> Error {
+    Error::Unchecked(what.to_string())
+}

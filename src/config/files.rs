@@ -1,0 +1,143 @@
+//! The files that a configuration names: their paths, and whether they can be used.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::place::KeyPath;
+use super::validate::Report;
+use super::{Config, TokenService};
+
+/// What a file is for.
+#[derive(Clone, Copy)]
+enum Use {
+    /// API keys; read by the embedded token service.
+    Keys,
+    /// A signing key that is made if it is absent.
+    SigningKey,
+    /// Certificates in PEM.
+    Certificates,
+    /// A private key in PEM.
+    PrivateKey,
+    /// A token on its own.
+    Token,
+}
+
+/// Every file that the configuration names.
+fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
+    let mut files = Vec::new();
+    let admin = KeyPath::default().key("admin");
+    files.extend(config.admin.token_file.as_mut().map(|file| (admin.key("token_file"), Use::Token, file)));
+    for (name, service) in &mut config.token_services {
+        let path = KeyPath::default().key("token_services").key(name);
+        match service {
+            TokenService::Iap(service) => {
+                let path = path.key("tls");
+                let tls = &mut service.tls;
+                files.extend(tls.ca.as_mut().map(|file| (path.key("ca"), Use::Certificates, file)));
+                files.extend(tls.certificate.as_mut().map(|file| (path.key("certificate"), Use::Certificates, file)));
+                files.extend(tls.private_key.as_mut().map(|file| (path.key("private_key"), Use::PrivateKey, file)));
+            }
+            TokenService::Embedded(service) => {
+                files.push((path.key("keys_file"), Use::Keys, &mut service.keys_file));
+                files.push((path.key("signing_key_file"), Use::SigningKey, &mut service.signing_key_file));
+            }
+        }
+    }
+    files
+}
+
+/// Makes paths start at `folder`, the configuration file's, and reports files that cannot be used.
+pub fn resolve(config: &mut Config, folder: &Path, report: &mut Report<'_>) {
+    for (path, purpose, file) in all(config) {
+        let is_relative = file.is_relative();
+        *file = folder.join(&*file);
+        let Err(problem) = examine(file, purpose) else { continue };
+        let shown = report.positions().shown(&path).to_owned();
+        let message = match &problem {
+            Problem::Unreadable(error) => format!("cannot read {shown}: {}", reason(error)),
+            Problem::Unusable(what) => format!("{shown} {what}"),
+        };
+        let from_here = matches!(problem, Problem::Unreadable(_)) && is_relative;
+        report.mistake(
+            &path,
+            message,
+            from_here.then(|| format!("relative paths start at the configuration file's folder, `{}`", shown_folder(folder))),
+        );
+    }
+}
+
+fn shown_folder(folder: &Path) -> std::path::Display<'_> {
+    if folder.as_os_str().is_empty() { Path::new(".").display() } else { folder.display() }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Why a file cannot be used.
+enum Problem {
+    /// The system says so.
+    Unreadable(io::Error),
+    /// Its content is no good. Says nothing of the content itself.
+    Unusable(&'static str),
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+fn examine(file: &Path, purpose: Use) -> Result<(), Problem> {
+    match purpose {
+        Use::Keys => readable(file),
+        Use::SigningKey => match readable(file) {
+            Err(Problem::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => parent_folder(file),
+            result => result,
+        },
+        Use::Certificates => {
+            let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+            match certificates {
+                Ok(found) if found.is_empty() => Err(Problem::Unusable("has no certificate in it: PEM is expected")),
+                Ok(_) => Ok(()),
+                Err(error) => Err(not_pem(error)),
+            }
+        }
+        Use::PrivateKey => match PrivateKeyDer::from_pem_file(file) {
+            Ok(_) => Ok(()),
+            Err(pem::Error::NoItemsFound) => Err(Problem::Unusable("has no private key in it: PEM is expected")),
+            Err(error) => Err(not_pem(error)),
+        },
+        Use::Token => {
+            let token = std::fs::read_to_string(file)?;
+            if token.trim().is_empty() { Err(Problem::Unusable("is empty: it must hold a token")) } else { Ok(()) }
+        }
+    }
+}
+
+fn not_pem(error: pem::Error) -> Problem {
+    match error {
+        pem::Error::Io(error) => Problem::Unreadable(error),
+        _ => Problem::Unusable("is not valid PEM"),
+    }
+}
+
+fn readable(file: &Path) -> Result<(), Problem> {
+    // Only a read tells a folder from a file.
+    File::open(file)?.take(1).read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn parent_folder(file: &Path) -> Result<(), Problem> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() { Ok(()) } else { Err(Problem::Unusable("is in a folder that does not exist: make it first")) }
+}

@@ -1,0 +1,96 @@
+//! One mint per cache key at a time, however many wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::Error;
+use crate::secret::{BuildAlreadyHashed, KeyedHash};
+use crate::token::Token;
+
+type Outcome = Result<Arc<Token>, Error>;
+type UnderWay = Mutex<HashMap<KeyedHash, watch::Receiver<Option<Outcome>>, BuildAlreadyHashed>>;
+
+/// The mints under way.
+#[derive(Default)]
+pub(super) struct Flights {
+    under_way: Arc<UnderWay>,
+}
+
+impl Flights {
+    /// Joins the mint under way for `key`; where there is none, the caller also gets the [`Landing`] and must see to it that one happens.
+    pub(super) fn board(&self, key: KeyedHash) -> (Flight, Option<Landing>) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = under_way.get(&key) {
+            return (Flight { outcome: outcome.clone() }, None);
+        }
+        let (sender, outcome) = watch::channel(None);
+        under_way.insert(key, outcome.clone());
+        (Flight { outcome }, Some(Landing { key, sender, under_way: Arc::clone(&self.under_way) }))
+    }
+}
+
+/// A mint to wait for.
+pub(super) struct Flight {
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Flight {
+    /// Waits for the outcome. A mint that ended without one (its task panicked) is an outage, not a denial.
+    pub(super) async fn arrival(mut self) -> Outcome {
+        match self.outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(Err(Error::Budget)),
+            Err(_) => Err(super::unavailable("the mint ended without an outcome".to_owned(), super::RETRY)),
+        }
+    }
+}
+
+/// The duty to end a mint. However it is dropped, the key is free again.
+pub(super) struct Landing {
+    key: KeyedHash,
+    sender: watch::Sender<Option<Outcome>>,
+    under_way: Arc<UnderWay>,
+}
+
+impl Landing {
+    /// Tells all who wait.
+    pub(super) fn land(self, outcome: Outcome) {
+        self.sender.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::HashKey;
+
+    #[tokio::test]
+    async fn all_who_board_get_the_one_outcome_and_the_next_starts_anew() {
+        let key = HashKey::random().unwrap().hasher().finish();
+        let flights = Flights::default();
+        let (first, landing) = flights.board(key);
+        let (second, none) = flights.board(key);
+        assert!(none.is_none());
+        landing.unwrap().land(Err(Error::Denied));
+        assert_eq!(first.arrival().await.err(), Some(Error::Denied));
+        assert_eq!(second.arrival().await.err(), Some(Error::Denied));
+        assert!(flights.board(key).1.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lost_mint_frees_its_key_and_is_an_outage() {
+        let key = HashKey::random().unwrap().hasher().finish();
+        let flights = Flights::default();
+        let (flight, landing) = flights.board(key);
+        drop(landing);
+        assert!(matches!(flight.arrival().await, Err(Error::Unavailable { .. })));
+        assert!(flights.board(key).1.is_some());
+    }
+}

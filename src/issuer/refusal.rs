@@ -1,0 +1,20 @@
+//! Why the embedded token service does not do what it was asked, by what the caller can do about it.
+
+use super::grants::NotGranted;
+
+/// A refusal. No variant holds a secret: the text goes to the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 400: mend the request.
+    #[error("{0}")]
+    Invalid(String),
+    /// 401: bring another credential. Unknown, expired and revoked look alike.
+    #[error("the credential is not valid")]
+    Denied,
+    /// 403: ask for less, or with another key.
+    #[error(transparent)]
+    NotGranted(#[from] NotGranted),
+    /// 503: try again later.
+    #[error("{0}")]
+    Unavailable(&'static str),
+}

@@ -1,0 +1,68 @@
+//! The accept loop: bounds on connections and header sections, and an orderly end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::issuer::Issuer;
+
+/// Connections at one time; the next ones wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 1024;
+/// Bytes of a header section.
+const HEADER_BYTES: usize = 64 * 1024;
+/// Time for a header section to arrive, and for a kept-alive connection to stay idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for requests in flight to end after the shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time until the next try when the system accepts nothing, as when it is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `issuer` on `listener` until `shutdown` is done, and then for at most 5 s the requests that are in flight.
+pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let service = TowerToHyperService::new(super::router(issuer));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(shutdown);
+    loop {
+        let (stream, slot) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &slots) => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "the token service cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), service.clone());
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the token service broke");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    // Whoever is still at it after this time is cut off when the process or its runtime ends.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+}
+
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, slot))
+}

@@ -1,0 +1,279 @@
+//! The proxy: pingora's phases in order, each a few lines that call the modules of the request path.
+
+pub mod accept;
+mod answer;
+mod connection;
+pub mod inject;
+mod request;
+pub mod upstream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::{HeaderValue, StatusCode};
+use pingora::http::RequestHeader;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+
+use crate::credential::{self, Source};
+use crate::exchange::{Exchange, Grant, Lookup, Part};
+use crate::refusal::{Decision, Reason, Refusal};
+use crate::routing::{self, Conditions};
+use crate::telemetry::logs::Access as AccessLine;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::token::Token;
+
+use connection::Connection;
+use inject::{Facts, Managed, RouteHeaders};
+use upstream::Upstream;
+
+/// A route, ready to serve.
+pub struct Route {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Which requests it takes.
+    pub conditions: Conditions,
+    /// Who may.
+    pub access: Access,
+    /// What serves it.
+    pub action: Action,
+    /// What the upstream sees beside the token.
+    pub headers: RouteHeaders,
+    /// Its series.
+    pub metrics: RouteMetrics,
+}
+
+/// Who may use a route.
+pub enum Access {
+    /// Everybody; no credential is looked for.
+    Public,
+    /// Whoever brings a credential for which there is a token.
+    Protected {
+        /// Where the credential is looked for.
+        sources: Vec<Source>,
+        /// Several credentials at once are refused.
+        one_only: bool,
+        /// What the exchange is asked for.
+        grant: Arc<Grant>,
+    },
+}
+
+/// What serves a route.
+pub enum Action {
+    /// An upstream.
+    Forward(Arc<Upstream>),
+    /// A fixed answer without a body.
+    Respond(StatusCode),
+}
+
+/// The proxy app: everything that a request needs, shared by all.
+pub struct Proxy {
+    /// The routes in order.
+    pub routes: Vec<Route>,
+    /// For requests that no route takes.
+    pub unrouted: RouteMetrics,
+    /// What no request may carry on.
+    pub managed: Managed,
+    /// The door to tokens.
+    pub exchange: Arc<Exchange>,
+    /// Whether each request leaves a line in the log.
+    pub access_log: bool,
+    /// The families.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One request on its way through the phases.
+pub struct Context {
+    started: Instant,
+    /// Set in `request_filter`, the first phase; a request that fails before has none.
+    request_id: Option<HeaderValue>,
+    /// The route's place in [`Proxy::routes`].
+    route: Option<usize>,
+    token: Option<Arc<Token>>,
+    /// The place of the upstream's server that was picked last.
+    server: usize,
+    /// How often an upstream was picked.
+    tries: usize,
+    /// Why the request was refused or failed.
+    reason: Option<Reason>,
+    /// What the log says of that; never a secret.
+    cause: Option<String>,
+}
+
+impl Proxy {
+    fn route(&self, ctx: &Context) -> Option<&Route> {
+        self.routes.get(ctx.route?)
+    }
+
+    fn series(&self, ctx: &Context) -> &RouteMetrics {
+        self.route(ctx).map_or(&self.unrouted, |route| &route.metrics)
+    }
+
+    /// Everything that is decided before an upstream is asked: the request path of the design up to `authorize`.
+    async fn admit(&self, session: &Session, ctx: &mut Context, connection: &Connection) -> Result<(), Refusal> {
+        let request = session.req_header();
+        let target = request::checked(session, connection)?;
+        let place = routing::find(self.routes.iter().map(|route| &route.conditions), &target)?;
+        ctx.route = Some(place);
+        let route = &self.routes[place];
+        let Access::Protected { sources, one_only, grant } = &route.access else {
+            route.metrics.public.inc();
+            return Ok(());
+        };
+        let presented = credential::extract(sources, *one_only, &request.headers, request.uri.query())?;
+        let (found, duration) = match self.exchange.lookup(grant, &presented) {
+            Lookup::Hit(token) => (Ok(token), &self.metrics.auth_hit),
+            Lookup::Refused(error) => (Err(error), &self.metrics.auth_hit),
+            // Boxed: a mint is rare, and its state would make every request's larger.
+            Lookup::Miss(key) => match Box::pin(self.exchange.mint(grant, &presented, key)).await {
+                (Part::Led, outcome) => (outcome, &self.metrics.auth_mint),
+                (Part::Joined, outcome) => (outcome, &self.metrics.auth_wait),
+            },
+        };
+        duration.observe(ctx.started.elapsed().as_secs_f64());
+        let token = found.map_err(|error| {
+            ctx.cause = Some(error.to_string());
+            error.refusal()
+        })?;
+        route.metrics.allowed.inc();
+        ctx.token = Some(token);
+        Ok(())
+    }
+
+    async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> pingora::Result<()> {
+        let result = refusal.reason.decision();
+        debug_assert!(matches!(result, Decision::Denied | Decision::Error));
+        self.series(ctx).refused(result.as_str(), refusal.reason.as_str());
+        self.answer(session, ctx, refusal).await
+    }
+
+    async fn answer(&self, session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> pingora::Result<()> {
+        ctx.reason = Some(refusal.reason);
+        answer::problem(session, refusal, ctx.request_id.as_ref()).await
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        self.metrics.requests_in_flight.inc();
+        Context { started: Instant::now(), request_id: None, route: None, token: None, server: 0, tries: 0, reason: None, cause: None }
+    }
+
+    // No module is wanted: the default would add compression.
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+        let Some(connection) = Connection::of(session.digest()).cloned() else {
+            return Error::e_explain(ErrorType::InternalError, "a request without its connection");
+        };
+        connection.serve_request();
+        ctx.request_id = Some(request::id(session.req_header()));
+        if let Err(refusal) = self.admit(session, ctx, &connection).await {
+            self.refuse(session, ctx, &refusal).await?;
+            return Ok(true);
+        }
+        match self.route(ctx).map(|route| &route.action) {
+            Some(Action::Respond(status)) => answer::empty(session, *status).await.map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+        let Some(Action::Forward(upstream)) = self.route(ctx).map(|route| &route.action) else {
+            return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
+        };
+        let Some((server, peer)) = upstream.pick() else {
+            return Err(Error::explain(ErrorType::ConnectNoRoute, format!("no server of upstream `{}` has an address yet", upstream.name())).into_up());
+        };
+        ctx.server = server;
+        ctx.tries += 1;
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
+        let (Some(route), Some(connection), Some(request_id)) = (self.route(ctx), Connection::of(session.digest()), &ctx.request_id) else {
+            return Error::e_explain(ErrorType::InternalError, "a request that skipped its first phase");
+        };
+        let Action::Forward(upstream) = &route.action else {
+            return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
+        };
+        let facts = Facts { caller: &connection.caller, request_id, token: ctx.token.as_deref(), host: upstream.host(ctx.server), version: session.req_header().version };
+        inject::apply(request, &self.managed, &route.headers, &facts)
+    }
+
+    /// Nothing was sent yet, so another server may be asked whatever the method.
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        let addresses = match self.route(ctx).map(|route| &route.action) {
+            Some(Action::Forward(upstream)) => upstream.addresses(),
+            _ => 0,
+        };
+        error.set_retry(ctx.tries < addresses);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let failure = answer::failure(error);
+        ctx.cause = Some(error.to_string());
+        if let Some(reason) = failure.filter(|reason| reason.is_upstream()) {
+            self.series(ctx).upstream_error(reason.as_str());
+        }
+        let code = match failure {
+            Some(reason) if session.response_written().is_none() => {
+                let refusal = answer::explained(reason);
+                // The caller may be gone; there is nobody to tell.
+                let _ = self.answer(session, ctx, &refusal).await;
+                reason.status().as_u16()
+            }
+            reason => {
+                ctx.reason = reason;
+                0
+            }
+        };
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    /// Logged once, in [`ProxyHttp::logging`].
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+        self.metrics.requests_in_flight.dec();
+        let elapsed = ctx.started.elapsed();
+        // A caller who left before the answer: the number that nginx made common for it.
+        let status = session.response_written().map_or(CLIENT_CLOSED_REQUEST, |response| response.status.as_u16());
+        let series = self.series(ctx);
+        series.duration.observe(elapsed.as_secs_f64());
+        series.answered(&session.req_header().method, status);
+        if self.access_log {
+            self.log(session, ctx, status, elapsed);
+        }
+    }
+}
+
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+impl Proxy {
+    fn log(&self, session: &Session, ctx: &Context, status: u16, elapsed: Duration) {
+        let request = session.req_header();
+        AccessLine {
+            request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
+            peer: Connection::of(session.digest()).map(|connection| connection.caller.address),
+            method: request.method.as_str(),
+            // Without the query: credentials travel there.
+            path: request.uri.path(),
+            route: self.route(ctx).map_or("", |route| &route.name),
+            status,
+            reason: ctx.reason.map_or("", Reason::as_str),
+            cause: ctx.cause.as_deref().unwrap_or_default(),
+            body_bytes: session.body_bytes_sent(),
+            elapsed,
+        }
+        .write();
+    }
+}

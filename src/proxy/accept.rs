@@ -1,0 +1,280 @@
+//! The accept loop, and how connections end.
+//!
+//! pingora's own server cannot drain as callers need it: it sleeps its whole grace period, then kills tasks. So its proxy app runs on this loop, which
+//! also gives early bind errors, port 0, and limits on connections. Ending goes in this order: every answer says `Connection: close`; no more is
+//! accepted; connections that stay idle are closed; requests in flight finish.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use ipnet::IpNet;
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time;
+
+use super::Proxy;
+use super::connection::{CallerStream, Connection};
+use super::inject::Caller;
+use crate::telemetry::metrics::Metrics;
+
+/// What a caller of one listener may take. 0 connections is no limit.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a header section.
+    pub header_bytes: usize,
+    /// Lines of a header section.
+    pub headers: usize,
+    /// Time for a header section to arrive.
+    pub header_timeout: Duration,
+    /// Time that a connection may stay idle.
+    pub idle_timeout: Duration,
+    /// Connections at one time.
+    pub connections: usize,
+    /// Connections at one time from one address.
+    pub connections_per_peer: usize,
+    /// Peers whose `X-Forwarded-*` headers count.
+    pub trusted_peers: Vec<IpNet>,
+}
+
+/// The wait after an `accept` that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// While draining, an idle connection is given this long to send the request that may be on its way.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
+
+/// A bound listener and the proxy behind it.
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What its callers may take.
+    pub limits: Limits,
+    /// What serves them.
+    pub app: Arc<HttpProxy<Proxy>>,
+}
+
+impl Listener {
+    /// Accepts until `stop`, and what the kernel has accepted by then. `draining` makes answers say `Connection: close`.
+    pub async fn run(self, connections: Arc<Connections>, draining: ShutdownWatch, mut stop: ShutdownWatch) {
+        let shared = Arc::new(self);
+        let seats = Arc::new(Seats::default());
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => break,
+                accepted = shared.socket.accept() => shared.accepted(accepted, &seats, &connections, &draining).await,
+            }
+        }
+        while let Some(Ok(accepted)) = shared.socket.accept().now_or_never() {
+            shared.accepted(Ok(accepted), &seats, &connections, &draining).await;
+        }
+    }
+
+    async fn accepted(
+        self: &Arc<Self>,
+        accepted: std::io::Result<(TcpStream, std::net::SocketAddr)>,
+        seats: &Arc<Seats>,
+        connections: &Arc<Connections>,
+        draining: &ShutdownWatch,
+    ) {
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                time::sleep(ACCEPT_PAUSE).await;
+                return;
+            }
+        };
+        let limits = &self.limits;
+        let peer = peer.ip().to_canonical();
+        let admission = match seats.admit(peer, limits, &connections.metrics) {
+            Ok(admission) => admission,
+            Err(limit) => {
+                connections.metrics.connection_refused(limit);
+                tracing::debug!(%peer, limit, "connection closed: too many");
+                return;
+            }
+        };
+        // Only a hint to the kernel: without it answers still arrive.
+        let _ = tcp.set_nodelay(true);
+        let trusted = limits.trusted_peers.iter().any(|network| network.contains(&peer));
+        let connection = Arc::new(Connection::new(Caller::new(peer, trusted), limits.header_bytes, limits.headers, admission));
+        match CallerStream::new(tcp, Arc::clone(&connection), limits.header_timeout) {
+            Ok(stream) => connections.spawn(connection.clone(), Arc::clone(self).serve(stream, connection, draining.clone())),
+            Err(error) => tracing::error!(%error, "a connection could not be set up"),
+        }
+    }
+
+    /// Serves one connection, request after request.
+    async fn serve(self: Arc<Self>, stream: CallerStream, connection: Arc<Connection>, draining: ShutdownWatch) {
+        let mut session = ServerSession::new_http1(Box::new(stream));
+        session.set_keepalive(Some(seconds(self.limits.header_timeout)));
+        let mut next = self.app.process_new_http(session, &draining).await;
+        while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
+            connection.await_request();
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            session.set_keepalive(Some(seconds(self.limits.idle_timeout)));
+            next = self.app.process_new_http(session, &draining).await;
+        }
+    }
+}
+
+/// A sender that is gone means the same: nobody is left to serve for.
+async fn stopped(stop: &mut ShutdownWatch) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// pingora counts keep-alive in whole seconds, 0 being for ever.
+fn seconds(span: Duration) -> u64 {
+    span.as_secs().max(1)
+}
+
+/// By number: the connection and its task, which is known a moment later.
+type Open = HashMap<u64, (Arc<Connection>, Option<AbortHandle>)>;
+
+/// All open connections of all listeners.
+pub struct Connections {
+    open: Mutex<Open>,
+    next: AtomicU64,
+    changed: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { open: Mutex::default(), next: AtomicU64::new(0), changed: Notify::new(), metrics }
+    }
+
+    fn spawn(self: &Arc<Self>, connection: Arc<Connection>, serving: impl Future<Output = ()> + Send + 'static) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(id, (connection, None));
+        let place = Place { id, connections: Arc::clone(self) };
+        let task = tokio::spawn(async move {
+            let _place = place;
+            serving.await;
+        });
+        // The task may have ended already; then its place is gone.
+        if let Some((_, handle)) = self.lock().get_mut(&id) {
+            *handle = Some(task.abort_handle());
+        }
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Ends all connections: those that stay idle after a moment, the others when their request is served; whatever is left after `timeout` at once.
+    /// Returns how many had to be cut off.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        let finish = async {
+            if time::timeout(IDLE_GRACE, self.emptied()).await.is_err() {
+                self.abort(|connection| connection.close_if_idle());
+                self.emptied().await;
+            }
+        };
+        if time::timeout(timeout, finish).await.is_ok() {
+            return 0;
+        }
+        self.abort(|_| true)
+    }
+
+    async fn emptied(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lock().is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn abort(&self, which: impl Fn(&Connection) -> bool) -> usize {
+        let open = self.lock();
+        let chosen = open.values().filter(|(connection, _)| which(connection)).filter_map(|(_, task)| task.as_ref());
+        chosen.map(AbortHandle::abort).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place among the open ones, given up however its task ends.
+struct Place {
+    id: u64,
+    connections: Arc<Connections>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.connections.lock();
+        open.remove(&self.id);
+        if open.is_empty() {
+            self.connections.changed.notify_waiters();
+        }
+    }
+}
+
+/// The connections of one listener, counted.
+#[derive(Debug, Default)]
+struct Seats {
+    taken: AtomicUsize,
+    by_peer: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Seats {
+    /// Lets a connection in, or names the limit that it met.
+    fn admit(self: &Arc<Self>, peer: IpAddr, limits: &Limits, metrics: &Arc<Metrics>) -> Result<Admission, &'static str> {
+        if self.taken.fetch_add(1, Ordering::Relaxed) >= limits.connections && limits.connections > 0 {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            return Err("connections");
+        }
+        let counted = limits.connections_per_peer > 0;
+        if counted {
+            let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = by_peer.entry(peer).or_default();
+            if *count >= limits.connections_per_peer {
+                self.taken.fetch_sub(1, Ordering::Relaxed);
+                return Err("connections_per_peer");
+            }
+            *count += 1;
+        }
+        metrics.connections.inc();
+        Ok(Admission { seats: Arc::clone(self), peer: counted.then_some(peer), open: metrics.connections.clone() })
+    }
+}
+
+/// A connection's seat, given up on drop.
+#[derive(Debug)]
+pub struct Admission {
+    seats: Arc<Seats>,
+    peer: Option<IpAddr>,
+    open: prometheus::IntGauge,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.open.dec();
+        self.seats.taken.fetch_sub(1, Ordering::Relaxed);
+        let Some(peer) = self.peer else { return };
+        let mut by_peer = self.seats.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_peer.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                by_peer.remove(&peer);
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Answers that bearerd writes itself, and what a failure of pingora's means to the caller.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType};
+use tokio::time;
+
+use crate::refusal::{Reason, Refusal};
+
+/// How long the rest of a refused request's body is read and thrown away: closed with unread bytes, the connection would be reset and the answer
+/// lost on its way.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Writes a refusal as a problem body. The rest of the request is never read as another request: where a body is unread, the connection closes.
+pub(super) async fn problem(session: &mut Session, refusal: &Refusal, request_id: Option<&HeaderValue>) -> pingora::Result<()> {
+    if refusal.reason == Reason::BadRequest {
+        session.set_keepalive(None);
+    }
+    let body = Bytes::from(refusal.body(request_id.and_then(|id| id.to_str().ok()).unwrap_or_default()));
+    let mut header = ResponseHeader::build(refusal.reason.status(), Some(8))?;
+    for (name, value) in refusal.headers() {
+        header.insert_header(name, value)?;
+    }
+    header.insert_header("Content-Length", HeaderValue::from(body.len()))?;
+    session.write_response_header(Box::new(header), false).await?;
+    session.write_response_body(Some(body), true).await?;
+    discard_body(session).await;
+    Ok(())
+}
+
+/// Writes an answer without a body.
+pub(super) async fn empty(session: &mut Session, status: StatusCode) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(status, Some(4))?;
+    if status != StatusCode::NO_CONTENT {
+        header.insert_header("Content-Length", HeaderValue::from_static("0"))?;
+    }
+    session.write_response_header(Box::new(header), true).await?;
+    discard_body(session).await;
+    Ok(())
+}
+
+async fn discard_body(session: &mut Session) {
+    if session.is_body_done() {
+        return;
+    }
+    let rest = async { while matches!(session.read_request_body().await, Ok(Some(_))) {} };
+    // Over time: the connection closes all the same.
+    let _ = time::timeout(LINGER, rest).await;
+}
+
+/// The row of the table for an error; none where the caller is gone.
+pub(super) fn failure(error: &Error) -> Option<Reason> {
+    use ErrorType::{
+        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InvalidHTTPHeader, ReadError, ReadTimedout, SocketError,
+        TLSHandshakeTimedout, WriteError, WriteTimedout,
+    };
+    Some(match (error.esource(), error.etype()) {
+        (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => Reason::UpstreamTimeout,
+        (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError) => Reason::UpstreamConnect,
+        (ErrorSource::Upstream, _) => Reason::UpstreamReset,
+        (ErrorSource::Downstream, WriteError | ReadError | ConnectionClosed | WriteTimedout) => return None,
+        (ErrorSource::Downstream, _) | (_, InvalidHTTPHeader) => Reason::BadRequest,
+        _ => Reason::Internal,
+    })
+}
+
+/// What the caller is told about a failure. Where the upstream is and what it did is for the log.
+pub(super) fn explained(reason: Reason) -> Refusal {
+    Refusal::new(
+        reason,
+        match reason {
+            Reason::UpstreamConnect => "The service behind this proxy cannot be reached.",
+            Reason::UpstreamReset => "The service behind this proxy broke off before it answered.",
+            Reason::UpstreamTimeout => "The service behind this proxy did not answer in time.",
+            Reason::BadRequest => "The request is malformed, or its body did not arrive.",
+            _ => "This proxy failed; its log says why.",
+        },
+    )
+}

@@ -1,0 +1,210 @@
+//! One connection from a caller: what is known of it, where it stands, and the stream that pingora reads.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::accept::Admission;
+use super::inject::Caller;
+use crate::refusal::{Reason, Refusal};
+
+/// Where a connection stands between requests and within one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// No byte of a request has come: it may be closed without harm.
+    Idle,
+    /// Some of a header section has come.
+    Header,
+    /// A request is being served.
+    Serving,
+    /// It is being closed; a request that comes now is not read.
+    Closing,
+}
+
+/// What bearerd knows of a connection; shared between its stream and its requests.
+#[derive(Debug)]
+pub struct Connection {
+    /// Who calls.
+    pub caller: Caller,
+    /// Most bytes of a header section.
+    pub header_bytes: usize,
+    /// Most lines of a header section.
+    pub headers: usize,
+    phase: AtomicU8,
+    /// Freed when the connection ends.
+    _admission: Admission,
+}
+
+impl Connection {
+    pub(super) fn new(caller: Caller, header_bytes: usize, headers: usize, admission: Admission) -> Self {
+        Self { caller, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), _admission: admission }
+    }
+
+    /// The connection of a request.
+    pub(super) fn of(digest: Option<&Digest>) -> Option<&Arc<Self>> {
+        digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// The next request may come.
+    pub(super) fn await_request(&self) {
+        self.phase.store(Phase::Idle as u8, Ordering::Release);
+    }
+
+    /// The header section is complete.
+    pub(super) fn serve_request(&self) {
+        self.phase.store(Phase::Serving as u8, Ordering::Release);
+    }
+
+    /// Takes an idle connection out of service. `false` where a request has begun.
+    pub(super) fn close_if_idle(&self) -> bool {
+        self.step(Phase::Idle, Phase::Closing)
+    }
+
+    fn step(&self, from: Phase, to: Phase) -> bool {
+        self.phase.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn is(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Acquire) == phase as u8
+    }
+}
+
+/// The stream of a connection: buffered, so that header and body leave in one send, and with a deadline on header sections.
+pub(super) struct CallerStream {
+    inner: BufWriter<TcpStream>,
+    connection: Arc<Connection>,
+    /// pingora hands this to every request of the connection; it carries the [`Connection`].
+    digest: Arc<ProxyDigest>,
+    socket: Arc<SocketDigest>,
+    header_timeout: Duration,
+    /// Runs while a header section has begun and is not complete.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// As much as a usual answer; larger writes pass it by.
+const WRITE_BUFFER: usize = 4096;
+
+impl CallerStream {
+    pub(super) fn new(tcp: TcpStream, connection: Arc<Connection>, header_timeout: Duration) -> pingora::Result<Self> {
+        let placeholder = Box::new(ResponseHeader::build(200, Some(0))?);
+        let digest = Arc::new(ProxyDigest::new(placeholder, Some(Box::new(Arc::clone(&connection)))));
+        let socket = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
+        Ok(Self { inner: BufWriter::with_capacity(WRITE_BUFFER, tcp), connection, digest, socket, header_timeout, deadline: None })
+    }
+
+    /// Answers 408 and ends the connection once a begun header section is late.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let timeout = self.header_timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
+        ready!(deadline.as_mut().poll(cx));
+        // A fresh connection's send buffer takes this at once; where it does not, the caller reads nothing anyway.
+        let _ = Pin::new(self.inner.get_mut()).poll_write(cx, late_answer().as_bytes());
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "header section too slow")))
+    }
+}
+
+fn late_answer() -> String {
+    let refusal = Refusal::new(Reason::HeaderTimeout, "The header section of the request did not arrive in time.");
+    let body = String::from_utf8_lossy(&refusal.body("")).into_owned();
+    let headers: String = refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
+    let status = refusal.reason.status();
+    format!("HTTP/1.1 {} {}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", status.as_str(), status.canonical_reason().unwrap_or_default(), body.len())
+}
+
+impl AsyncRead for CallerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut self.inner).poll_read(cx, buf) {
+            Poll::Ready(outcome) => {
+                // The first byte of a request: from here on the connection is not idle, unless it was closed a moment ago.
+                if buf.filled().len() > before && self.connection.is(Phase::Idle) {
+                    self.deadline = None;
+                    if !self.connection.step(Phase::Idle, Phase::Header) {
+                        buf.set_filled(before);
+                    }
+                }
+                Poll::Ready(outcome)
+            }
+            Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for CallerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for CallerStream {
+    async fn shutdown(&mut self) {
+        // The caller may be gone already; there is nobody to tell.
+        let _ = self.inner.shutdown().await;
+    }
+}
+
+impl UniqueID for CallerStream {
+    fn id(&self) -> UniqueIDType {
+        self.inner.get_ref().as_raw_fd()
+    }
+}
+
+impl Ssl for CallerStream {}
+
+impl Peek for CallerStream {}
+
+impl GetTimingDigest for CallerStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for CallerStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.digest))
+    }
+}
+
+impl GetSocketDigest for CallerStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.socket))
+    }
+}
+
+impl fmt::Debug for CallerStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection from {}", self.connection.caller.address)
+    }
+}

@@ -1,0 +1,315 @@
+//! What the upstream sees: the caller's credential and every name that bearerd may set are taken out, then our own are put in.
+//!
+//! Backends fold header names: `X_API_KEY`, `X.API.KEY` and `X-Api_Key` are one name to a CGI application. So a managed name is compared with all
+//! that is neither letter nor digit taken as a dash (CVE-2025-64484, CVE-2026-54763).
+
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, HOST, VIA};
+use http::{HeaderName, HeaderValue, Version};
+use pingora::http::RequestHeader;
+
+use crate::credential::{Scheme, Source, scheme};
+use crate::token::Token;
+
+/// The request's own name in logs, bodies and towards the upstream.
+pub const REQUEST_ID: &str = "X-Request-Id";
+const FORWARDED_FOR: &str = "X-Forwarded-For";
+const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+const FORWARDED_HOST: &str = "X-Forwarded-Host";
+/// The names that say who called and how; a trusted peer's count, `Forwarded` (RFC 7239) says the same.
+const FORWARDED: [&str; 4] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
+
+/// Names in lower case with dashes, found quickly: most headers have a length that no managed name has.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    names: Vec<Box<[u8]>>,
+    lengths: u64,
+}
+
+impl Names {
+    /// Adds a name.
+    pub fn insert(&mut self, name: &str) {
+        let folded: Box<[u8]> = name.bytes().map(fold).collect();
+        if !self.names.contains(&folded) {
+            self.lengths |= length_bit(name.len());
+            self.names.push(folded);
+        }
+    }
+
+    /// Whether a backend may take `name` for one of these.
+    pub fn contains(&self, name: &str) -> bool {
+        self.lengths & length_bit(name.len()) != 0
+            && self.names.iter().any(|managed| managed.len() == name.len() && managed.iter().zip(name.bytes()).all(|(managed, byte)| *managed == fold(byte)))
+    }
+}
+
+const fn fold(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+}
+
+const fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
+}
+
+/// What no request may carry on, on any route.
+#[derive(Clone, Debug, Default)]
+pub struct Managed {
+    /// Header names: listed credentials, and all that any route may set.
+    pub headers: Names,
+    /// Query parameters that hold a credential somewhere, in lower case.
+    pub query: Vec<String>,
+    /// Some route takes `Basic`.
+    pub basic: bool,
+    /// Some route takes session tokens.
+    pub session_token: bool,
+}
+
+impl Managed {
+    /// Starts from what bearerd itself sets.
+    pub fn new() -> Self {
+        let mut managed = Self::default();
+        for name in FORWARDED.into_iter().chain([REQUEST_ID]) {
+            managed.headers.insert(name);
+        }
+        managed
+    }
+
+    /// Takes in the credentials of a route.
+    pub fn add_source(&mut self, source: &Source) {
+        match source {
+            Source::Header(name) => self.headers.insert(name.as_str()),
+            Source::Query(name) => self.query.push(name.to_ascii_lowercase()),
+            Source::Basic => self.basic = true,
+            Source::SessionToken => self.session_token = true,
+        }
+    }
+
+    /// Whether an `Authorization` on a public route parses as a credential that some route takes. A list of several is looked through.
+    fn is_credential(&self, value: &HeaderValue) -> bool {
+        value.as_bytes().split(|byte| *byte == b',').any(|part| match scheme(part).0 {
+            Scheme::Basic => self.basic,
+            Scheme::SessionToken => self.session_token,
+            Scheme::Jwt | Scheme::Unknown => false,
+        })
+    }
+}
+
+/// What one route adds to that.
+#[derive(Clone, Debug, Default)]
+pub struct RouteHeaders {
+    /// Set to fixed values.
+    pub set: Vec<(&'static str, HeaderValue)>,
+    /// Removed, in every alias.
+    pub remove: Names,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether its `X-Forwarded-*` headers count.
+    pub trusted: bool,
+    /// The address as a header value, made once.
+    header: HeaderValue,
+}
+
+impl Caller {
+    /// A caller at `address`.
+    pub fn new(address: IpAddr, trusted: bool) -> Self {
+        let header = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { address, trusted, header }
+    }
+}
+
+/// Who calls, and as what the request goes on.
+pub struct Facts<'a> {
+    /// Who calls.
+    pub caller: &'a Caller,
+    /// Its id.
+    pub request_id: &'a HeaderValue,
+    /// The token to inject; none on a public route.
+    pub token: Option<&'a Token>,
+    /// The `Host` to send, where it is not the caller's.
+    pub host: Option<&'a HeaderValue>,
+    /// The version that the caller spoke.
+    pub version: Version,
+}
+
+/// Turns the caller's request into ours. Safe to repeat on a retry: it always starts from what the caller sent.
+///
+/// # Errors
+/// When a header cannot be set: too many of them.
+pub fn apply(request: &mut RequestHeader, managed: &Managed, route: &RouteHeaders, facts: &Facts<'_>) -> pingora::Result<()> {
+    let forwarded_host = request.headers.get(HOST).cloned();
+    strip_headers(request, managed, route, facts.caller.trusted);
+    if !managed.query.is_empty() {
+        strip_query(request, &managed.query)?;
+    }
+    match facts.token {
+        Some(token) => request.insert_header("Authorization", token.authorization().clone())?,
+        None => strip_public_authorization(request, managed),
+    }
+    set_forwarded(request, facts.caller, forwarded_host)?;
+    request.insert_header(REQUEST_ID, facts.request_id.clone())?;
+    // One more line keeps those of proxies before us (RFC 9110 section 7.6.3).
+    let via = if facts.version == Version::HTTP_10 { "1.0 bearerd" } else { "1.1 bearerd" };
+    request.append_header(VIA, HeaderValue::from_static(via))?;
+    for (name, value) in &route.set {
+        request.insert_header(*name, value.clone())?;
+    }
+    if let Some(host) = facts.host {
+        request.insert_header(HOST, host.clone())?;
+    }
+    Ok(())
+}
+
+fn strip_headers(request: &mut RequestHeader, managed: &Managed, route: &RouteHeaders, trusted: bool) {
+    // One is the rule (the credential), so the list seldom grows.
+    let mut doomed: [Option<HeaderName>; 8] = [const { None }; 8];
+    loop {
+        let mut found = 0;
+        for name in request.headers.keys() {
+            let text = name.as_str();
+            let managed = managed.headers.contains(text) && !(trusted && FORWARDED.contains(&text));
+            if (managed || route.remove.contains(text)) && found < doomed.len() {
+                doomed[found] = Some(name.clone());
+                found += 1;
+            }
+        }
+        for name in doomed.iter_mut().filter_map(Option::take) {
+            request.remove_header(&name);
+        }
+        if found < doomed.len() {
+            return;
+        }
+    }
+}
+
+fn strip_public_authorization(request: &mut RequestHeader, managed: &Managed) {
+    if request.headers.get_all(AUTHORIZATION).iter().any(|value| managed.is_credential(value)) {
+        request.remove_header(&AUTHORIZATION);
+    }
+}
+
+/// Written anew, unless the peer is trusted: then its word is kept and ours added.
+fn set_forwarded(request: &mut RequestHeader, caller: &Caller, host: Option<HeaderValue>) -> pingora::Result<()> {
+    if !caller.trusted {
+        request.insert_header(FORWARDED_FOR, caller.header.clone())?;
+        request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+        if let Some(host) = host {
+            request.insert_header(FORWARDED_HOST, host)?;
+        }
+        return Ok(());
+    }
+    let chain = forwarded_chain(request, &caller.header);
+    request.insert_header(FORWARDED_FOR, chain)?;
+    if !request.headers.contains_key(FORWARDED_PROTO) {
+        request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+    }
+    if let Some(host) = host.filter(|_| !request.headers.contains_key(FORWARDED_HOST)) {
+        request.insert_header(FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+fn forwarded_chain(request: &RequestHeader, caller: &HeaderValue) -> Vec<u8> {
+    let mut chain = Vec::new();
+    for value in request.headers.get_all(FORWARDED_FOR) {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(caller.as_bytes());
+    chain
+}
+
+/// Takes credentials out of the query. The rest stays byte for byte. `;` separates too, since some backends split there.
+fn strip_query(request: &mut RequestHeader, names: &[String]) -> pingora::Result<()> {
+    let target = request.raw_path();
+    let Some(mark) = target.iter().position(|byte| *byte == b'?') else { return Ok(()) };
+    let (path, query) = (&target[..mark], &target[mark + 1..]);
+    let is_separator = |byte: &u8| matches!(byte, b'&' | b';');
+    let holds_credential = |pair: &[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let name: Vec<u8> = percent_encoding::percent_decode(name).collect();
+        names.iter().any(|managed| managed.as_bytes().eq_ignore_ascii_case(&name))
+    };
+    if !query.split(is_separator).any(holds_credential) {
+        return Ok(());
+    }
+    let mut kept = path.to_vec();
+    let mut lead = b'?';
+    let mut rest = query;
+    loop {
+        let end = rest.iter().position(is_separator).unwrap_or(rest.len());
+        if !holds_credential(&rest[..end]) {
+            kept.push(lead);
+            kept.extend_from_slice(&rest[..end]);
+            lead = b'&';
+        }
+        match rest.get(end) {
+            Some(separator) => {
+                lead = if lead == b'?' { b'?' } else { *separator };
+                rest = &rest[end + 1..];
+            }
+            None => return request.set_raw_path(&kept),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stripped(target: &str) -> String {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        strip_query(&mut request, &["api_key".to_owned()]).unwrap();
+        String::from_utf8(request.raw_path().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_query_loses_the_credential_and_nothing_else() {
+        for (target, expected) in [
+            ("/a?x=1&api_key=k&y=%20", "/a?x=1&y=%20"),
+            ("/a?api_key=k", "/a"),
+            ("/a?API%5Fkey=k&api_key=k;z", "/a?z"),
+            ("/a?x=1;api_key=k&y", "/a?x=1&y"),
+            ("/a?x;y&z", "/a?x;y&z"),
+            ("/a?api_keys=1", "/a?api_keys=1"),
+            ("/a", "/a"),
+            ("/a?", "/a?"),
+            ("http://h/a?api_key=k", "http://h/a"),
+        ] {
+            assert_eq!(stripped(target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn cve_2025_64484_aliases_are_one_name() {
+        let mut names = Names::default();
+        names.insert("X-API-Key");
+        for alias in ["x-api-key", "x_api_key", "x.api.key", "x-api_key", "x~api!key"] {
+            assert!(names.contains(alias), "{alias}");
+        }
+        for other in ["xapikey", "x-api-keys", "y-api-key", "x-apiikey"] {
+            assert!(!names.contains(other), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_spelling_of_a_managed_name_survives(flips in proptest::collection::vec(any::<bool>(), 9), glue in "[-_.~!#$%&'*+^`|]{2}") {
+            let spelled: String = "x?api?key".chars().zip(flips).map(|(letter, flip)| if flip { letter.to_ascii_uppercase() } else { letter }).collect();
+            let mut glue = glue.chars();
+            let spelled: String = spelled.chars().map(|letter| if letter == '?' { glue.next().unwrap() } else { letter }).collect();
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            request.append_header(spelled.clone(), "canary").unwrap();
+            let mut managed = Managed::new();
+            managed.headers.insert("x-api-key");
+            strip_headers(&mut request, &managed, &RouteHeaders::default(), false);
+            prop_assert!(request.headers.is_empty(), "{} survived", spelled);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The door: what a request must be before it is looked at. pingora's parser has refused most malformed HTTP by then; this is the rest.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Version};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use super::connection::Connection;
+use super::inject::REQUEST_ID;
+use crate::refusal::{Reason, Refusal};
+use crate::routing::Target;
+
+/// The longest request id that is taken over from a caller, in bytes.
+const MAX_ID: usize = 128;
+
+/// The caller's `X-Request-Id` where it has one that is fit for a log line, else a fresh one.
+pub(super) fn id(request: &RequestHeader) -> HeaderValue {
+    let mut theirs = request.headers.get_all(REQUEST_ID).iter();
+    match (theirs.next(), theirs.next()) {
+        (Some(id), None) if fit(id.as_bytes()) => id.clone(),
+        _ => fresh(),
+    }
+}
+
+fn fit(id: &[u8]) -> bool {
+    (1..=MAX_ID).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
+}
+
+/// 128 random bits in hexadecimal. They tell requests apart; they are no secret.
+fn fresh() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u128(..);
+    let text: [u8; 32] = std::array::from_fn(|place| DIGITS[(random >> (4 * place)) as usize & 15]);
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}
+
+/// Checks the limits and the forms that RFC 9110 and 9112 demand, and says what to route on.
+///
+/// # Errors
+/// [`Reason::HeaderTooLarge`] or [`Reason::BadRequest`].
+pub(super) fn checked<'a>(session: &'a Session, connection: &Connection) -> Result<Target<'a>, Refusal> {
+    let request = session.req_header();
+    let raw = session.as_http1().map(pingora::protocols::http::v1::server::HttpSession::get_headers_raw_bytes).unwrap_or_default();
+    if raw.len() > connection.header_bytes || request.headers.len() > connection.headers {
+        return Err(Refusal::new(
+            Reason::HeaderTooLarge,
+            format!(
+                "The header section has {} bytes in {} lines; at most {} bytes in {} lines are taken.",
+                raw.len(),
+                request.headers.len(),
+                connection.header_bytes,
+                connection.headers
+            ),
+        ));
+    }
+    if request.method == Method::TRACE {
+        // The upstream would send our token back in its answer.
+        return Err(bad("TRACE is not forwarded: its answer would show the token."));
+    }
+    framing(request, &raw)?;
+    if !request.raw_path_is_utf8() {
+        return Err(bad("The request target has bytes that no URL can have; escape them."));
+    }
+    Ok(Target { authority: authority(request)?, method: &request.method, path: request.uri.path(), headers: &request.headers })
+}
+
+/// `Transfer-Encoding` other than plain `chunked`, or beside `Content-Length`, is read in different ways by different servers (RFC 9112 section 6.1).
+fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
+    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(bad("Only `Transfer-Encoding: chunked` is taken, once."));
+    }
+    // pingora has dropped the length from its headers by now.
+    let name = CONTENT_LENGTH.as_str().as_bytes();
+    let both = raw.split(|byte| *byte == b'\n').any(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name) && line[name.len()] == b':');
+    if both { Err(bad("`Content-Length` and `Transfer-Encoding` together are ambiguous.")) } else { Ok(()) }
+}
+
+/// `Host` must be there in HTTP/1.1 and be an authority (RFC 9112 section 3.2); pingora has seen to it that it is one and that an absolute-form
+/// target says the same.
+fn authority(request: &RequestHeader) -> Result<&str, Refusal> {
+    let Some(host) = request.headers.get(HOST) else {
+        return if request.version == Version::HTTP_10 { Ok("") } else { Err(bad("The header `Host` is missing.")) };
+    };
+    let text = host.to_str().map_err(|_| bad("The header `Host` is not a host."))?;
+    let (name, port) = match text.rfind(']') {
+        Some(end) => (&text[..=end], &text[end + 1..]),
+        None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),
+    };
+    let good_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=[:]".contains(&byte));
+    let good_port = port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    if good_name && good_port { Ok(text) } else { Err(bad("The header `Host` is not a host with an optional port.")) }
+}
+
+fn bad(detail: &'static str) -> Refusal {
+    Refusal::new(Reason::BadRequest, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, value: &str) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.set_version(Version::HTTP_11);
+        request.append_header(name, value).unwrap();
+        request
+    }
+
+    #[test]
+    fn ids_are_taken_over_only_if_fit_for_a_log() {
+        assert_eq!(id(&with("X-Request-Id", "abc-1")), "abc-1");
+        for unfit in ["", "a b", "a\"b", &"x".repeat(129)] {
+            assert_eq!(id(&with("X-Request-Id", unfit)).len(), 32, "{unfit}");
+        }
+        assert_ne!(fresh(), fresh());
+    }
+
+    #[test]
+    fn hosts_must_be_hosts() {
+        for good in ["a.example", "a.example:80", "[::1]:8080", "127.0.0.1"] {
+            assert_eq!(authority(&with("Host", good)).ok(), Some(good));
+        }
+        for bad in ["", "a b", "a/b", "a:x", "a@b", "a:80:80", ":80"] {
+            assert!(authority(&with("Host", bad)).is_err(), "{bad}");
+        }
+        assert!(authority(&with("X-Other", "x")).is_err());
+    }
+
+    #[test]
+    fn two_ways_to_tell_the_length_are_refused() {
+        assert!(framing(&with("Transfer-Encoding", "chunked"), b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").is_ok());
+        assert!(framing(&with("Transfer-Encoding", "chunked"), b"POST / HTTP/1.1\r\ncontent-LENGTH: 3\r\n").is_err());
+        assert!(framing(&with("Transfer-Encoding", "gzip, chunked"), b"").is_err());
+    }
+}

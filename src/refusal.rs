@@ -1,0 +1,228 @@
+//! The one table from a reason to what the caller gets: status, headers, problem body (RFC 9457). Plain data, no proxy in it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+
+/// Why a request was not served. The word is the same in bodies, metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No route matches.
+    NoRoute,
+    /// No credential of a kind that the route takes.
+    MissingCredential,
+    /// A malformed, duplicated or ambiguous credential.
+    InvalidCredential,
+    /// A kind of token that the route does not take.
+    InvalidToken,
+    /// The token service said 401.
+    Denied,
+    /// The token service said 403.
+    Forbidden,
+    /// The token service said 400: the route's parameters are wrong.
+    TokenRequestRejected,
+    /// The token service cannot be asked, and there is no valid token.
+    TokenServiceUnavailable,
+    /// Too many mints wait, or this one waited too long.
+    MintBudget,
+    /// The caller's header section is over the listener's limits.
+    HeaderTooLarge,
+    /// The header section did not arrive in time.
+    HeaderTimeout,
+    /// The upstream cannot be reached.
+    UpstreamConnect,
+    /// The upstream broke off, or answered what is not HTTP.
+    UpstreamReset,
+    /// The upstream took too long.
+    UpstreamTimeout,
+    /// Malformed or ambiguous HTTP.
+    BadRequest,
+    /// A fault of bearerd itself.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason: the rows of the table.
+    pub const ALL: [Self; 16] = [
+        Self::NoRoute,
+        Self::MissingCredential,
+        Self::InvalidCredential,
+        Self::InvalidToken,
+        Self::Denied,
+        Self::Forbidden,
+        Self::TokenRequestRejected,
+        Self::TokenServiceUnavailable,
+        Self::MintBudget,
+        Self::HeaderTooLarge,
+        Self::HeaderTimeout,
+        Self::UpstreamConnect,
+        Self::UpstreamReset,
+        Self::UpstreamTimeout,
+        Self::BadRequest,
+        Self::Internal,
+    ];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The status that the caller gets.
+    pub const fn status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// The table: word, status, title.
+    const fn row(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::NoRoute => ("no_route", StatusCode::NOT_FOUND, "No route"),
+            Self::MissingCredential => ("missing_credential", StatusCode::UNAUTHORIZED, "Credential missing"),
+            Self::InvalidCredential => ("invalid_credential", StatusCode::BAD_REQUEST, "Credential malformed or ambiguous"),
+            Self::InvalidToken => ("invalid_token", StatusCode::UNAUTHORIZED, "Token not accepted"),
+            Self::Denied => ("denied", StatusCode::UNAUTHORIZED, "Credential denied"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Forbidden"),
+            Self::TokenRequestRejected => ("token_request_rejected", StatusCode::BAD_GATEWAY, "Token request rejected"),
+            Self::TokenServiceUnavailable => ("token_service_unavailable", StatusCode::SERVICE_UNAVAILABLE, "Token service unavailable"),
+            Self::MintBudget => ("mint_budget", StatusCode::SERVICE_UNAVAILABLE, "Too many tokens asked for at once"),
+            Self::HeaderTooLarge => ("header_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Header section too large"),
+            Self::HeaderTimeout => ("header_timeout", StatusCode::REQUEST_TIMEOUT, "Header section too slow"),
+            Self::UpstreamConnect => ("upstream_connect", StatusCode::BAD_GATEWAY, "Upstream not reachable"),
+            Self::UpstreamReset => ("upstream_reset", StatusCode::BAD_GATEWAY, "Upstream broke off"),
+            Self::UpstreamTimeout => ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, "Upstream too slow"),
+            Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "Bad request"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+        }
+    }
+
+    /// The challenge that goes with it (RFC 9110 section 11.6.1, RFC 6750 section 3); no error code where no credential came.
+    const fn challenge(self) -> Option<&'static str> {
+        match self {
+            Self::MissingCredential => Some(r#"Bearer realm="bearerd""#),
+            Self::InvalidCredential => Some(r#"Bearer realm="bearerd", error="invalid_request""#),
+            Self::Denied | Self::InvalidToken => Some(r#"Bearer realm="bearerd", error="invalid_token""#),
+            _ => None,
+        }
+    }
+
+    /// Whether the upstream failed, and nobody else.
+    pub const fn is_upstream(self) -> bool {
+        matches!(self, Self::UpstreamConnect | Self::UpstreamReset | Self::UpstreamTimeout)
+    }
+
+    /// How an exchange that ended so counts in `auth_decisions_total`: a refusal of the caller, or a failure of ours.
+    pub const fn decision(self) -> Decision {
+        match self {
+            Self::TokenRequestRejected | Self::TokenServiceUnavailable | Self::MintBudget | Self::Internal => Decision::Error,
+            _ => Decision::Denied,
+        }
+    }
+}
+
+/// The label `result` of `auth_decisions_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The request goes on, with a token.
+    Allowed,
+    /// The caller is refused.
+    Denied,
+    /// No decision could be made.
+    Error,
+    /// The route needs no credential.
+    Public,
+}
+
+impl Decision {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Error => "error",
+            Self::Public => "public",
+        }
+    }
+}
+
+/// A refusal of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The row of the table.
+    pub reason: Reason,
+    /// What is wrong and what to do, for a person. Holds no secret.
+    pub detail: Cow<'static, str>,
+    /// `Retry-After`, rounded up to whole seconds.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal that says `detail`.
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, detail: detail.into(), retry_after: None }
+    }
+
+    /// The same, with a time after which it is worth to try again.
+    #[must_use]
+    pub fn retry_after(mut self, span: Duration) -> Self {
+        self.retry_after = Some(span);
+        self
+    }
+
+    /// The answer's headers beside `Content-Length`: nothing of it may be stored.
+    pub fn headers(&self) -> Vec<(&'static str, HeaderValue)> {
+        let mut headers = vec![
+            ("Content-Type", HeaderValue::from_static("application/problem+json")),
+            ("Cache-Control", HeaderValue::from_static("no-store")),
+        ];
+        if let Some(challenge) = self.reason.challenge() {
+            headers.push(("WWW-Authenticate", HeaderValue::from_static(challenge)));
+        }
+        if let Some(span) = self.retry_after {
+            headers.push(("Retry-After", HeaderValue::from(whole_seconds(span))));
+        }
+        headers
+    }
+
+    /// The problem body.
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
+        let (word, status, title) = self.reason.row();
+        json!({
+            "type": format!("urn:bearerd:problem:{word}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "request_id": request_id,
+        })
+        .to_string()
+        .into_bytes()
+    }
+}
+
+/// At least one second: `Retry-After: 0` invites a storm.
+fn whole_seconds(span: Duration) -> u64 {
+    (span.as_secs() + u64::from(span.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_own_401_has_a_challenge_and_every_reason_its_own_word() {
+        for reason in Reason::ALL {
+            assert_eq!(reason.status() == StatusCode::UNAUTHORIZED, reason.challenge().is_some() && reason != Reason::InvalidCredential);
+            assert_eq!(Reason::ALL.iter().filter(|other| other.as_str() == reason.as_str()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_body_is_a_problem_and_nothing_else() {
+        let refusal = Refusal::new(Reason::MintBudget, "later").retry_after(Duration::from_millis(1200));
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body("id-1")).unwrap();
+        assert_eq!(body["type"], "urn:bearerd:problem:mint_budget");
+        assert_eq!(body["status"], 503);
+        assert_eq!(body["request_id"], "id-1");
+        assert!(refusal.headers().contains(&("Retry-After", HeaderValue::from_static("2"))));
+    }
+}

@@ -1,0 +1,194 @@
+//! Which route serves a request: the first whose conditions all hold.
+//!
+//! A path is matched in every form that an upstream may make of it. Where the forms pick different routes nobody can say what the upstream will
+//! serve, so the request is refused; else it is forwarded as it came.
+
+mod path;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::refusal::{Reason, Refusal};
+
+/// The conditions of one route; all that are set must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// Hosts; any where empty.
+    pub hosts: Vec<HostPattern>,
+    /// The path.
+    pub path: PathPattern,
+    /// Methods; any where empty.
+    pub methods: Vec<Method>,
+    /// Headers that must be there with exactly this value.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A host, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// This one.
+    Exact(String),
+    /// One or more labels before this suffix, which starts with a dot.
+    Suffix(String),
+}
+
+impl HostPattern {
+    /// Reads `example.com` or `*.example.com`.
+    pub fn new(text: &str) -> Self {
+        match text.strip_prefix('*') {
+            Some(suffix) => Self::Suffix(suffix.to_ascii_lowercase()),
+            None => Self::Exact(text.to_ascii_lowercase()),
+        }
+    }
+
+    fn fits(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(exact) => host.eq_ignore_ascii_case(exact),
+            Self::Suffix(suffix) => {
+                host.len() > suffix.len() && host.as_bytes()[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+            }
+        }
+    }
+}
+
+/// A condition on the path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PathPattern {
+    /// Any path.
+    #[default]
+    Any,
+    /// This path.
+    Exact(String),
+    /// Whole leading segments; kept without a slash at its end.
+    Prefix(String),
+}
+
+impl PathPattern {
+    /// A prefix; one slash at its end makes no difference.
+    pub fn prefix(text: &str) -> Self {
+        Self::Prefix(text.strip_suffix('/').unwrap_or(text).to_owned())
+    }
+
+    fn fits(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => path == exact.as_bytes(),
+            Self::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'),
+        }
+    }
+}
+
+/// What of a request is matched.
+pub struct Target<'a> {
+    /// `Host`, or the authority of an absolute-form target; empty where there is none.
+    pub authority: &'a str,
+    /// The method.
+    pub method: &'a Method,
+    /// The path as it came, without the query.
+    pub path: &'a str,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// Finds the route: its place among `routes`.
+///
+/// # Errors
+/// [`Reason::NoRoute`] where none fits; [`Reason::BadRequest`] where forms of the path pick different routes.
+pub fn find<'a>(routes: impl Iterator<Item = &'a Conditions> + Clone, target: &Target<'_>) -> Result<usize, Refusal> {
+    let host = host_of(target.authority);
+    let pick = |path: &[u8]| {
+        routes.clone().position(|route| {
+            route.path.fits(path)
+                && (route.methods.is_empty() || route.methods.contains(target.method))
+                && (route.hosts.is_empty() || route.hosts.iter().any(|pattern| pattern.fits(host)))
+                && route.headers.iter().all(|(name, value)| target.headers.get_all(name).iter().any(|found| found == value))
+        })
+    };
+    let picked = pick(target.path.as_bytes());
+    if !path::is_plain(target.path) && path::forms(target.path).iter().any(|form| form.contains(&0) || pick(form) != picked) {
+        return Err(Refusal::new(Reason::BadRequest, "The path can be read in several ways that this proxy would treat differently. Send it without dot segments, doubled slashes and needless escapes."));
+    }
+    picked.ok_or_else(|| Refusal::new(Reason::NoRoute, "No route of this proxy serves this host, path and method."))
+}
+
+/// The host without its port and without the dot at its end.
+fn host_of(authority: &str) -> &str {
+    let host = match authority.rfind(']') {
+        Some(end) => &authority[..=end],
+        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn route(path: PathPattern) -> Conditions {
+        Conditions { path, ..Conditions::default() }
+    }
+
+    fn at(routes: &[Conditions], authority: &str, path: &str) -> Result<usize, Reason> {
+        let target = Target { authority, method: &Method::GET, path, headers: &HeaderMap::new() };
+        find(routes.iter(), &target).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn prefixes_match_whole_segments() {
+        let routes = [route(PathPattern::prefix("/api/")), route(PathPattern::Exact("/x".into()))];
+        assert_eq!(at(&routes, "", "/api"), Ok(0));
+        assert_eq!(at(&routes, "", "/api/"), Ok(0));
+        assert_eq!(at(&routes, "", "/api/v1"), Ok(0));
+        assert_eq!(at(&routes, "", "/apix"), Err(Reason::NoRoute));
+        assert_eq!(at(&routes, "", "/x"), Ok(1));
+        assert_eq!(at(&routes, "", "/x/"), Err(Reason::NoRoute));
+    }
+
+    #[test]
+    fn hosts_ignore_case_port_and_final_dot() {
+        let mut only = route(PathPattern::Any);
+        only.hosts = vec![HostPattern::new("App.example.com"), HostPattern::new("*.Wild.example.com"), HostPattern::new("[::1]")];
+        for good in ["app.EXAMPLE.com:8080", "app.example.com.", "a.b.wild.example.com", "[::1]:80"] {
+            assert_eq!(at(std::slice::from_ref(&only), good, "/"), Ok(0), "{good}");
+        }
+        for bad in ["wild.example.com", "example.com", "", "app.example.com.evil"] {
+            assert_eq!(at(std::slice::from_ref(&only), bad, "/"), Err(Reason::NoRoute), "{bad}");
+        }
+    }
+
+    /// The path line of attacks: a public prefix beside a protected one must not lead into it, whatever the spelling.
+    #[test]
+    fn spellings_that_an_upstream_may_read_otherwise_are_refused() {
+        let routes = [route(PathPattern::prefix("/public")), route(PathPattern::prefix("/admin")), route(PathPattern::Any)];
+        for path in [
+            "/public/../admin", "/public/..;a=b/admin", "/public/%2e%2e/admin", "/public/%2E./admin", "/public/..%2fadmin", "/public/..%252fadmin",
+            "/public%2f..%2fadmin", "/public/..\\admin", "/public/%5c..%5cadmin", "//admin", "/x//../admin", "/;/admin", "/./admin", "/%61dmin",
+            "/%2561dmin", "/admin;x", "/admin%3fx", "/admin%23", "/public/%00", "/public/%2500", "/public/%23/../../admin", "/public//../admin/../../admin",
+        ] {
+            assert_eq!(at(&routes, "", path), Err(Reason::BadRequest), "{path}");
+        }
+        for path in ["/public/a.b/..c", "/public/a%20b", "/public/;a", "/public//x", "/public/%E2%82%AC"] {
+            assert_eq!(at(&routes, "", path), Ok(0), "{path}: all forms agree");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_path_a_normalising_upstream_serves_the_route_that_was_picked(path in "/(public|admin|\\.|%2e|%2f|%5c|/|;|\\\\|a){0,8}") {
+            let routes = [route(PathPattern::prefix("/public")), route(PathPattern::prefix("/admin")), route(PathPattern::Any)];
+            if let Ok(picked) = at(&routes, "", &path) {
+                let decoded = percent_encoding::percent_decode_str(&path).decode_utf8_lossy().replace('\\', "/");
+                let mut served = Vec::new();
+                for segment in decoded.split('/') {
+                    match segment.split(';').next().unwrap_or("") {
+                        "" | "." => {}
+                        ".." => { served.pop(); }
+                        other => served.push(other.to_owned()),
+                    }
+                }
+                let expected = match served.first().map(String::as_str) { Some("public") => 0, Some("admin") => 1, _ => 2 };
+                prop_assert_eq!(picked, expected, "{} served as {:?}", path, served);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Logs: set up once, text on a terminal and JSON elsewhere, written off the request path.
+//!
+//! Never logged, at any level: credentials, tokens, header values, queries, bodies. Crates that would log some of these (pingora, hyper and
+//! rustls do at `debug` and `trace`) are held at `info` whatever the level.
+
+use std::io::{self, IsTerminal};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tracing::Level;
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Form {
+    /// Text where somebody looks on, JSON elsewhere.
+    pub fn fitting() -> Self {
+        if io::stderr().is_terminal() { Self::Text } else { Self::Json }
+    }
+}
+
+/// Logging was set up before in this process.
+#[derive(Debug, thiserror::Error)]
+#[error("logging is set up already")]
+pub struct AlreadySetUp;
+
+/// Sends logs to standard error through a bounded buffer that drops lines rather than make a request wait. Keep the guard: its drop writes what is left.
+///
+/// # Errors
+/// When it was done before.
+pub fn set_up(level: Level, form: Form) -> Result<WorkerGuard, AlreadySetUp> {
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    let others = level.min(Level::INFO);
+    // What pingora says of a request is said by our own line; its errors show up again from `debug` on.
+    let pingora = if level > Level::INFO { LevelFilter::INFO } else { LevelFilter::OFF };
+    let targets = Targets::new().with_default(others).with_target("bearerd", level).with_target("pingora", pingora);
+    let result = match form {
+        Form::Json => tracing_subscriber::registry().with(json(writer).with_filter(targets)).try_init(),
+        Form::Text => tracing_subscriber::registry().with(text(writer).with_filter(targets)).try_init(),
+    };
+    result.map(|()| guard).map_err(|_| AlreadySetUp)
+}
+
+fn json<S>(writer: NonBlocking) -> impl tracing_subscriber::Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(writer)
+}
+
+fn text<S>(writer: NonBlocking) -> impl tracing_subscriber::Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt::layer().with_target(false).with_ansi(colours).with_writer(writer)
+}
+
+/// One line a request.
+pub struct Access<'a> {
+    /// The request's id.
+    pub request_id: &'a str,
+    /// The caller's address.
+    pub peer: Option<IpAddr>,
+    /// The method.
+    pub method: &'a str,
+    /// The path, without the query.
+    pub path: &'a str,
+    /// The route; empty where none matched.
+    pub route: &'a str,
+    /// The status that the caller got.
+    pub status: u16,
+    /// Why it was refused or failed; empty where it was not.
+    pub reason: &'a str,
+    /// More of that, for the operator.
+    pub cause: &'a str,
+    /// Bytes of the answer's body.
+    pub body_bytes: usize,
+    /// From the request's header to the end of the answer.
+    pub elapsed: Duration,
+}
+
+impl Access<'_> {
+    /// Writes the line.
+    pub fn write(&self) {
+        let Self { request_id, method, path, route, status, reason, cause, body_bytes, .. } = *self;
+        let peer = self.peer.map(tracing::field::display);
+        let duration_ms = self.elapsed.as_secs_f64() * 1000.0;
+        if reason.is_empty() {
+            tracing::info!(target: "bearerd::access", request_id, peer, method, path, route, status, body_bytes, duration_ms, "request");
+        } else {
+            tracing::info!(target: "bearerd::access", request_id, peer, method, path, route, status, reason, cause, body_bytes, duration_ms, "request");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Whole-process tests: a real bearerd on free ports between a scripted token service and a recording upstream.
+
+// Clippy lets `#[test]` functions panic, not what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+
+mod check;
+mod iap_client;
+mod proxy;
+mod support;

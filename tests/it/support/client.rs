@@ -1,0 +1,84 @@
+//! A client that sends exactly the bytes it is given.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::TcpStream;
+
+use super::http::{Body, Head, read_body, read_head};
+
+/// One connection, kept alive.
+pub struct Client(BufStream<TcpStream>);
+
+/// A whole response.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: Head,
+    pub body: Body,
+}
+
+impl Response {
+    /// The first value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+}
+
+impl Client {
+    /// Connects, over TCP.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufStream::new(stream))
+    }
+
+    /// Sends raw bytes.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).await.unwrap();
+    }
+
+    /// Sends raw bytes to a server that may have closed.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.0.write_all(bytes.as_ref()).await?;
+        self.0.flush().await
+    }
+
+    /// The head of the next response, an interim one (100) too.
+    pub async fn head(&mut self) -> Head {
+        read_head(&mut self.0).await.unwrap().expect("a response, not the end of the connection")
+    }
+
+    /// The next response with its body, an interim one (100) too. Not for HEAD: see [`Client::head`].
+    pub async fn receive(&mut self) -> Response {
+        let head = self.head().await;
+        let body = read_body(&mut self.0, head.response_framing()).await.unwrap();
+        Response { status: head.word(1).parse().unwrap(), head, body }
+    }
+
+    /// Reads exactly this many bytes, of a body that is still coming.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    /// All bytes until the other side closes or resets.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes).await;
+        bytes
+    }
+
+    /// Sends a request without a body and receives the response.
+    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n{lines}\r\n")).await;
+        self.receive().await
+    }
+}
+
+/// One GET on a connection of its own.
+pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
+    Client::connect(address).await.get(path, headers).await
+}

@@ -1,0 +1,9 @@
+//! What tests run bearerd against: servers that can be told what to do, and a client that hides nothing.
+
+pub mod bearerd;
+pub mod client;
+pub mod events;
+pub mod http;
+pub mod server;
+pub mod token_service;
+pub mod upstream;
