@@ -148,7 +148,12 @@ impl AsyncRead for CallerStream {
                 Poll::Ready(outcome)
             }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                // Whoever waits has nothing more to write for now: the caller gets what there is. pingora itself flushes a body of known length only
+                // at its end, so that a slow one would leave the caller without even a status. A failure shows in the next write.
+                let _ = Pin::new(&mut self.inner).poll_flush(cx);
+                Poll::Pending
+            }
         }
     }
 }

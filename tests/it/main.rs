@@ -6,6 +6,7 @@ mod check;
 mod drain;
 mod flights;
 mod iap_client;
+mod issuer;
 mod observe;
 mod proxy;
 mod support;
