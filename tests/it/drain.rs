@@ -105,7 +105,8 @@ async fn under_load_no_request_is_lost() {
 #[tokio::test]
 async fn what_is_in_flight_finishes() {
     let (service, upstream) = surroundings().await;
-    let bearerd = bearerd(&service, &upstream, "delay: 0s, drain_timeout: 60s");
+    let idle_for_long = "listeners: [{ address: 127.0.0.1:0, limits: { idle_timeout: 10m } }]";
+    let bearerd = Bearerd::start(&format!("{idle_for_long}\n{}", configuration(&service, &upstream, "delay: 0s, drain_timeout: 10m")));
     let (answering, minting) = (Gate::closed(), Gate::closed());
     // Half an answer is on its way, and another request waits for its token.
     upstream.reply_next(Reply::Gated { first: b"one".to_vec(), gate: answering.clone(), second: b"two".to_vec() });
@@ -117,17 +118,21 @@ async fn what_is_in_flight_finishes() {
     let mut waiting = Client::connect(bearerd.address()).await;
     waiting.send("GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: other\r\n\r\n").await;
     service.wait_for_calls(Operation::Create, 2).await;
+    let mut idle = Client::connect(bearerd.address()).await;
+    bearerd.until("bearerd_connections", 3.0).await;
 
     bearerd.stop(Stop::Drain);
     let address = bearerd.address();
-    // The listener is closed while both are still served.
+    // The listener and what is idle are closed while both are still served.
     while Client::try_connect(address).await.is_ok() {}
-    answering.open();
-    assert_eq!(streaming.bytes(3).await, b"two");
+    assert!(idle.rest().await.is_empty());
     assert_eq!(bearerd.probe("/readyz").await, 503);
     minting.open();
     let response = waiting.receive().await;
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+    // This answer began before the end was known: its connection is idle now, and closed as such.
+    answering.open();
+    assert_eq!(streaming.bytes(3).await, b"two");
     bearerd.ended().await;
     assert!(streaming.rest().await.is_empty() && waiting.rest().await.is_empty());
 }

@@ -90,10 +90,11 @@ impl Bearerd {
         self.stop.send_replace(how);
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended; panics when that takes a minute.
     pub async fn ended(mut self) {
         let thread = self.thread.take().unwrap();
-        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
+        let joined = tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap());
+        tokio::time::timeout(PATIENCE, joined).await.expect("the end within a minute").unwrap();
     }
 }
 

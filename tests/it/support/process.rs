@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::events::Log;
+use super::events::{Log, PATIENCE};
 
 /// A bearerd that runs until it ends by itself or is dropped.
 pub struct Process {
@@ -94,14 +94,14 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits until it has ended and all its output is read.
+    /// Waits until it has ended and all its output is read; panics when that takes a minute.
     pub async fn ended(mut self) -> Ended {
         let ended = tokio::task::spawn_blocking(move || {
             let status = self.child.wait().unwrap();
             self.readers.drain(..).for_each(|reader| reader.join().unwrap());
             Ended { status, stdout: self.output.stdout.all(), stderr: self.output.stderr.all() }
         });
-        ended.await.unwrap()
+        tokio::time::timeout(PATIENCE, ended).await.expect("the end within a minute").unwrap()
     }
 }
 
