@@ -81,6 +81,7 @@ async fn admin_with_a_token_answers_only_who_brings_it() {
     std::fs::write(&file, "admin-secret\n").unwrap();
     let admin = format!("admin: {{ address: 127.0.0.1:0, token_file: {} }}\n", file.display());
     let bearerd = Bearerd::start(&format!("{admin}{}", configuration(&service, &upstream)));
+    while bearerd.probe("/startupz").await != 200 {}
     let admin = bearerd.addresses().admin;
     for headers in
         [&[][..], &[("authorization", "Bearer admin-secre")], &[("authorization", "Basic admin-secret")], &[("authorization", "Bearer ")]]
@@ -119,7 +120,7 @@ async fn a_known_sequence_leaves_exactly_these_series() {
     assert_eq!(ask("/nowhere", &[("x-api-key", "good")]).await, 404, "no route");
     assert_eq!(ask("/public", &[]).await, 200, "public");
     assert_eq!(ask("/fixed", &[]).await, 204, "public, answered by bearerd");
-    upstream.reply_next(Reply::Reset);
+    upstream.reply_next(Reply::Raw(b"no HTTP\r\n\r\n".to_vec()));
     assert_eq!(ask("/api", &[("x-api-key", "good")]).await, 502, "the upstream broke off");
     // A token at the end of its life.
     bearerd.clock.step(3_600_000);
