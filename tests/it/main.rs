@@ -9,4 +9,5 @@ mod iap_client;
 mod issuer;
 mod observe;
 mod proxy;
+mod secrets;
 mod support;

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -93,11 +94,12 @@ fn unexpected(status: StatusCode) -> Error {
     })
 }
 
-/// All texts that would give the credential away. Base64 hides nothing, so what is inside counts as well.
+/// All texts that would give the credential away. Base64 hides nothing, so what is inside counts as well, and what it is made into.
 pub(in super::super) fn secrets_of(credential: &Credential) -> Vec<Secret> {
     let mut secrets = vec![credential.value.clone()];
-    if credential.kind == Kind::Basic
-        && let Ok(bytes) = STANDARD.decode(credential.value.expose())
+    if credential.kind != Kind::Basic {
+        secrets.push(STANDARD.encode(credential.value.expose()).into());
+    } else if let Ok(bytes) = STANDARD.decode(credential.value.expose())
         && let Ok(text) = String::from_utf8(bytes)
     {
         if let Some((_, password)) = text.split_once(':') {
@@ -137,12 +139,15 @@ fn message(body: &[u8], secrets: &[Secret]) -> String {
     if said.is_empty() {
         return "it does not say why".to_owned();
     }
-    let visible: String = said.chars().filter(|char| !char.is_control()).take(MESSAGE_CHARS_READ).collect();
+    let read: String = said.chars().take(MESSAGE_CHARS_READ).collect();
     // The longest first: a password alone must not be cut out of `user:password` before that is found whole.
     let mut longest_first: Vec<&Secret> = secrets.iter().collect();
     longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
-    let masked = longest_first.into_iter().fold(visible, |text, secret| masked(&text, secret.expose()));
-    masked.chars().take(MESSAGE_CHARS).collect()
+    let masked = |text: String| longest_first.iter().fold(text, |text, secret| masked(&text, secret.expose()));
+    // The service may show what it refuses as a part of a URL, so the text is looked at decoded as well.
+    let read = masked(read);
+    let decoded = percent_decode_str(&read).decode_utf8_lossy();
+    masked(decoded.chars().filter(|char| !char.is_control()).collect()).chars().take(MESSAGE_CHARS).collect()
 }
 
 /// `text` without `secret`, and without what looks like its beginning.
@@ -271,6 +276,13 @@ mod tests {
         let credential = Credential { kind: Kind::Basic, value: "YWxpY2U6aHVudGVyMg==".into() };
         let body = br#"{"code":"no","message":"alice:hunter2 and hunter2 and YWxpY2U6aHVudGVyMg== and YWxpY2U6aH..."}"#;
         assert_eq!(message(body, &secrets_of(&credential)), "no: [redacted] and [redacted] and [redacted] and [redacted]...");
+    }
+
+    #[test]
+    fn an_encoded_echo_is_masked_too() {
+        let credential = Credential { kind: Kind::ApiKey, value: "abc+/%41=".into() };
+        let body = br#"{"code":"no","message":"abc+/%41= and abc%2B%2f%2541%3D and YWJjKy8lNDE9 are 100% wrong"}"#;
+        assert_eq!(message(body, &secrets_of(&credential)), "no: [redacted] and [redacted] and [redacted] are 100% wrong");
     }
 
     proptest! {

@@ -143,6 +143,11 @@ impl ScriptedTokenService {
         self.state.script.lock().unwrap().queue.entry(operation).or_default().push_back(behaviour);
     }
 
+    /// Takes back what was queued last for calls of this kind; `false` where nothing was.
+    pub fn forget_next(&self, operation: Operation) -> bool {
+        self.state.script.lock().unwrap().queue.get_mut(&operation).and_then(VecDeque::pop_back).is_some()
+    }
+
     /// Does this with every call of this kind that none is queued for.
     pub fn always(&self, operation: Operation, behaviour: Behaviour) {
         self.state.script.lock().unwrap().standing.insert(operation, behaviour);
