@@ -17,10 +17,14 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::accept::Admission;
 use crate::refusal::{Reason, Refusal};
+
+/// How long the rest of a refused request is read and thrown away: closed with unread bytes, the connection would be reset and the answer lost on
+/// its way.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Where a connection stands between requests and within one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +149,11 @@ impl AsyncRead for CallerStream {
                 }
                 Poll::Ready(outcome)
             }
+            // pingora waits for the caller whenever it waits for anything, and leaves a part of a body of known length in the buffer meanwhile.
+            Poll::Pending if !self.inner.buffer().is_empty() => {
+                ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+                Poll::Pending
+            }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
             Poll::Pending => Poll::Pending,
         }
@@ -178,6 +187,11 @@ impl Shutdown for CallerStream {
     async fn shutdown(&mut self) {
         // The caller may be gone already; there is nobody to tell.
         let _ = self.inner.shutdown().await;
+        if self.connection.is(Phase::Header) {
+            // pingora's parser refused the header section, and the caller may still be sending.
+            let rest = async { tokio::io::copy(self.inner.get_mut(), &mut tokio::io::sink()).await };
+            let _ = timeout(LINGER, rest).await;
+        }
     }
 }
 

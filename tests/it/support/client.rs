@@ -72,6 +72,19 @@ impl Client {
         bytes
     }
 
+    /// Returns once the other side has closed in order, without another byte; a reset could have cost the caller the answer before it.
+    pub async fn closed(&mut self) {
+        let mut bytes = Vec::new();
+        let read = patient(self.0.read_to_end(&mut bytes)).await;
+        assert!(read.is_ok() && bytes.is_empty(), "{read:?} after `{}`", bytes.escape_ascii());
+    }
+
+    /// Sends raw bytes and receives the response.
+    pub async fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> Response {
+        self.send(bytes).await;
+        self.receive().await
+    }
+
     /// Sends a request without a body and receives the response.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
         let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
