@@ -79,10 +79,15 @@ struct Guard {
 
 async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match &guard.token {
-        Some(token) if !brings(request.headers(), token) => {
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer realm=\"bearerd admin\"")], "the admin token is missing or wrong\n").into_response()
+        Some(token) if !brings(request.headers(), token) => (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Bearer realm=\"bearerd admin\"")],
+            "the admin token is missing or wrong\n",
+        )
+            .into_response(),
+        None if !names_loopback(request.headers()) => {
+            (StatusCode::FORBIDDEN, "ask for this listener by its loopback address\n").into_response()
         }
-        None if !names_loopback(request.headers()) => (StatusCode::FORBIDDEN, "ask for this listener by its loopback address\n").into_response(),
         _ => next.run(request).await,
     }
 }

@@ -127,7 +127,8 @@ impl Sockets {
     /// # Errors
     /// The first that cannot be bound, with its key.
     pub fn bind(config: &Config) -> Result<Self, Error> {
-        let callers = config.listeners.iter().enumerate().map(|(place, listener)| bind(listener.address, || format!("listeners[{place}].address")));
+        let callers =
+            config.listeners.iter().enumerate().map(|(place, listener)| bind(listener.address, || format!("listeners[{place}].address")));
         let issuers = config.token_services.iter().filter_map(|(name, service)| match service {
             config::TokenService::Embedded(embedded) => embedded.address.map(|address| (name, address)),
             config::TokenService::Iap(_) => None,
@@ -136,7 +137,9 @@ impl Sockets {
             callers: callers.collect::<Result<_, _>>()?,
             admin: bind(config.admin.address, || "admin.address".to_owned())?,
             metrics: bind(config.metrics.address, || "metrics.address".to_owned())?,
-            issuers: issuers.map(|(name, address)| Ok((name.clone(), bind(address, || format!("token_services.{name}.address"))?))).collect::<Result<_, Error>>()?,
+            issuers: issuers
+                .map(|(name, address)| Ok((name.clone(), bind(address, || format!("token_services.{name}.address"))?)))
+                .collect::<Result<_, Error>>()?,
         })
     }
 
@@ -202,7 +205,14 @@ struct App {
 }
 
 impl App {
-    fn start(config: &Config, sockets: Sockets, clock: &Clock, background: &Runtime, workers: &Runtime, stop: watch::Receiver<Stop>) -> Result<Self, Error> {
+    fn start(
+        config: &Config,
+        sockets: Sockets,
+        clock: &Clock,
+        background: &Runtime,
+        workers: &Runtime,
+        stop: watch::Receiver<Stop>,
+    ) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new()?);
         let issuers = open_issuers(config, clock)?;
         let exchange = assemble::exchange(&config.cache, clock.clone(), background.handle().clone(), &metrics)?;

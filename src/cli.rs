@@ -1,6 +1,7 @@
 //! The command line: a file a subcommand. Each returns the exit code that scripts rely on.
 
 mod check;
+mod configured;
 mod demo;
 mod keys;
 mod run;

@@ -138,7 +138,10 @@ fn authorization(headers: &HeaderMap, wanted: Scheme) -> Result<Option<Cow<'_, [
 /// A JWT is never tried as a session token.
 fn refuse_jwt(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.get(AUTHORIZATION).is_some_and(|value| scheme(value.as_bytes()).0 == Scheme::Jwt) {
-        return Err(Refusal::new(Reason::InvalidToken, "This route takes no JWT; send the API key or session token from which bearerd gets one."));
+        return Err(Refusal::new(
+            Reason::InvalidToken,
+            "This route takes no JWT; send the API key or session token from which bearerd gets one.",
+        ));
     }
     Ok(())
 }
@@ -176,7 +179,8 @@ fn is_jwt(text: &[u8]) -> bool {
 /// The decoded value of a query parameter that may come once. Its name ignores case, since some backends do.
 fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
     let Some(query) = query else { return Ok(None) };
-    let mut values = url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    let mut values =
+        url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     let first = values.next();
     if values.next().is_some() {
         return Err(invalid(format!("The query parameter `{name}` comes more than once; send it once.")));
@@ -235,7 +239,9 @@ mod tests {
     }
 
     fn run(sources: &[Source], one_only: bool, lines: &[(&'static str, &str)], query: Option<&str>) -> Result<(Kind, String), Reason> {
-        extract(sources, one_only, &headers(lines), query).map(|found| (found.kind, found.value.into_owned())).map_err(|refusal| refusal.reason)
+        extract(sources, one_only, &headers(lines), query)
+            .map(|found| (found.kind, found.value.into_owned()))
+            .map_err(|refusal| refusal.reason)
     }
 
     const JWT: &str = "Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
@@ -246,7 +252,11 @@ mod tests {
         assert_eq!(run(&all(), true, &[], Some("a=b&API%5Fkey=k%31")), Ok((Kind::ApiKey, "k1".into())));
         assert_eq!(run(&all(), true, &[("authorization", "bAsIc  dTpw")], None), Ok((Kind::Basic, "dTpw".into())));
         assert_eq!(run(&all(), true, &[("authorization", "BEARER pst_1.2")], None), Ok((Kind::SessionToken, "pst_1.2".into())));
-        assert_eq!(run(&all(), true, &[("authorization", "Bearer a.b.c")], None), Ok((Kind::SessionToken, "a.b.c".into())), "no header, no JWT");
+        assert_eq!(
+            run(&all(), true, &[("authorization", "Bearer a.b.c")], None),
+            Ok((Kind::SessionToken, "a.b.c".into())),
+            "no header, no JWT"
+        );
     }
 
     #[test]
@@ -255,7 +265,11 @@ mod tests {
             assert_eq!(run(&all(), true, &[("authorization", value)], None), Err(Reason::MissingCredential), "{value}");
         }
         assert_eq!(run(&all(), true, &[], None), Err(Reason::MissingCredential));
-        assert_eq!(run(&[Source::Basic], true, &[("authorization", JWT)], None), Err(Reason::MissingCredential), "no Bearer kind is listed");
+        assert_eq!(
+            run(&[Source::Basic], true, &[("authorization", JWT)], None),
+            Err(Reason::MissingCredential),
+            "no Bearer kind is listed"
+        );
     }
 
     #[test]

@@ -63,15 +63,26 @@ impl Error {
     /// What the caller gets. The cause of an outage is for the log, not for the caller.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::Denied => Refusal::new(Reason::Denied, "The token service does not accept this credential. Check that it is complete, current and meant for this service."),
-            Self::Forbidden(message) => Refusal::new(Reason::Forbidden, format!("The token service does not allow this credential what the route asks for: {message}")),
-            Self::Rejected(_) => {
-                Refusal::new(Reason::TokenRequestRejected, "The token service rejected the parameters that this route is configured with. Tell the operator of this proxy.")
+            Self::Denied => Refusal::new(
+                Reason::Denied,
+                "The token service does not accept this credential. Check that it is complete, current and meant for this service.",
+            ),
+            Self::Forbidden(message) => Refusal::new(
+                Reason::Forbidden,
+                format!("The token service does not allow this credential what the route asks for: {message}"),
+            ),
+            Self::Rejected(_) => Refusal::new(
+                Reason::TokenRequestRejected,
+                "The token service rejected the parameters that this route is configured with. Tell the operator of this proxy.",
+            ),
+            Self::Unavailable { retry_after, .. } => Refusal::new(
+                Reason::TokenServiceUnavailable,
+                "The token service cannot be used now. Your credential was not judged; try again later.",
+            )
+            .retry_after(*retry_after),
+            Self::Budget => {
+                Refusal::new(Reason::MintBudget, "Too many tokens are being asked for at once. Try again later.").retry_after(RETRY)
             }
-            Self::Unavailable { retry_after, .. } => {
-                Refusal::new(Reason::TokenServiceUnavailable, "The token service cannot be used now. Your credential was not judged; try again later.").retry_after(*retry_after)
-            }
-            Self::Budget => Refusal::new(Reason::MintBudget, "Too many tokens are being asked for at once. Try again later.").retry_after(RETRY),
         }
     }
 }
@@ -235,7 +246,12 @@ impl Exchange {
     ///
     /// # Errors
     /// Why there is no token.
-    pub async fn mint(self: &Arc<Self>, grant: &Arc<Grant>, credential: &Presented<'_>, key: KeyedHash) -> (Part, Result<Arc<Token>, Error>) {
+    pub async fn mint(
+        self: &Arc<Self>,
+        grant: &Arc<Grant>,
+        credential: &Presented<'_>,
+        key: KeyedHash,
+    ) -> (Part, Result<Arc<Token>, Error>) {
         let (flight, landing) = self.flights.board(key);
         let part = if landing.is_some() { Part::Led } else { Part::Joined };
         if let Some(landing) = landing {

@@ -1,17 +1,30 @@
 //! bearerd: callers come with API keys, upstreams get short-lived Bearer tokens.
+//!
+//! A request's path, in the order of the modules that it meets:
+//!
+//! 1. [`proxy::accept`] takes the connection within the listener's limits and hands it to pingora, which calls [`proxy::Proxy`] phase by phase.
+//! 2. [`routing`] picks the route, or refuses a path that can be read in several ways.
+//! 3. [`credential`] finds the one credential that the route takes.
+//! 4. [`exchange`] turns it into a token: from its cache, or by a mint that all who wait for the same share. It asks a [`token_service`]: the IAP API
+//!    over HTTP, or the [`issuer`] in this process. What comes back is a [`token`], used only while our [`clock`] says that it is valid.
+//! 5. [`proxy::inject`] takes out what the caller must not send on, and puts the token in.
+//! 6. Whatever goes wrong becomes a row of the table in [`refusal`].
+//!
+//! Around it: [`config`] is what the operator writes, [`app`] builds everything from it and ends it in order, [`admin`] shows probes and metrics,
+//! [`telemetry`] counts and logs, [`secret`] keeps what must not be shown, [`cli`] is the command line.
 
-pub mod admin;
-pub mod app;
 pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod credential;
-pub mod exchange;
-pub mod issuer;
+pub mod app;
 pub mod proxy;
-pub mod refusal;
 pub mod routing;
+pub mod exchange;
+pub mod token_service;
+pub mod issuer;
+pub mod token;
+pub mod credential;
+pub mod refusal;
+pub mod admin;
+pub mod config;
+pub mod clock;
 pub mod secret;
 pub mod telemetry;
-pub mod token;
-pub mod token_service;

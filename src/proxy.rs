@@ -17,6 +17,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
+use prometheus::IntGauge;
 
 use crate::credential::{self, Source};
 use crate::exchange::{Exchange, Grant, Lookup, Part};
@@ -85,8 +86,25 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
 }
 
+/// Counts a request for as long as it is served, however it ends.
+struct InFlight(IntGauge);
+
+impl InFlight {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// One request on its way through the phases.
 pub struct Context {
+    _in_flight: InFlight,
     started: Instant,
     /// Set in `request_filter`, the first phase; a request that fails before has none.
     request_id: Option<HeaderValue>,
@@ -161,8 +179,17 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        self.metrics.requests_in_flight.inc();
-        Context { started: Instant::now(), request_id: None, route: None, token: None, server: 0, tries: 0, reason: None, cause: None }
+        Context {
+            _in_flight: InFlight::new(&self.metrics.requests_in_flight),
+            started: Instant::now(),
+            request_id: None,
+            route: None,
+            token: None,
+            server: 0,
+            tries: 0,
+            reason: None,
+            cause: None,
+        }
     }
 
     // No module is wanted: the default would add compression.
@@ -189,7 +216,11 @@ impl ProxyHttp for Proxy {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
         let Some((server, peer)) = upstream.pick() else {
-            return Err(Error::explain(ErrorType::ConnectNoRoute, format!("no server of upstream `{}` has an address yet", upstream.name())).into_up());
+            return Err(Error::explain(
+                ErrorType::ConnectNoRoute,
+                format!("no server of upstream `{}` has an address yet", upstream.name()),
+            )
+            .into_up());
         };
         ctx.server = server;
         ctx.tries += 1;
@@ -203,7 +234,13 @@ impl ProxyHttp for Proxy {
         let Action::Forward(upstream) = &route.action else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
-        let facts = Facts { connection, request_id, token: ctx.token.as_deref(), host: upstream.host(ctx.server, request.headers.contains_key(HOST)), version: session.req_header().version };
+        let facts = Facts {
+            caller: &connection.caller,
+            request_id,
+            token: ctx.token.as_deref(),
+            host: upstream.host(ctx.server, request.headers.contains_key(HOST)),
+            version: session.req_header().version,
+        };
         inject::apply(request, &self.managed, &route.headers, &facts)
     }
 
@@ -244,7 +281,6 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
-        self.metrics.requests_in_flight.dec();
         let elapsed = ctx.started.elapsed();
         // A caller who left before the answer: the number that nginx made common for it.
         let status = session.response_written().map_or(CLIENT_CLOSED_REQUEST, |response| response.status.as_u16());
@@ -264,7 +300,7 @@ impl Proxy {
         let request = session.req_header();
         AccessLine {
             request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
-            peer: Connection::of(session.digest()).map(|connection| connection.peer),
+            peer: Connection::of(session.digest()).map(|connection| connection.caller.address),
             method: request.method.as_str(),
             // Without the query: credentials travel there.
             path: request.uri.path(),

@@ -105,7 +105,10 @@ pub fn find<'a>(routes: impl Iterator<Item = &'a Conditions> + Clone, target: &T
     };
     let picked = pick(target.path.as_bytes());
     if !path::is_plain(target.path) && path::forms(target.path).iter().any(|form| form.contains(&0) || pick(form) != picked) {
-        return Err(Refusal::new(Reason::BadRequest, "The path can be read in several ways that this proxy would treat differently. Send it without dot segments, doubled slashes and needless escapes."));
+        return Err(Refusal::new(
+            Reason::BadRequest,
+            "The path can be read in several ways that this proxy would treat differently. Send it without dot segments, doubled slashes and needless escapes.",
+        ));
     }
     picked.ok_or_else(|| Refusal::new(Reason::NoRoute, "No route of this proxy serves this host, path and method."))
 }
@@ -161,9 +164,28 @@ mod tests {
     fn spellings_that_an_upstream_may_read_otherwise_are_refused() {
         let routes = [route(PathPattern::prefix("/public")), route(PathPattern::prefix("/admin")), route(PathPattern::Any)];
         for path in [
-            "/public/../admin", "/public/..;a=b/admin", "/public/%2e%2e/admin", "/public/%2E./admin", "/public/..%2fadmin", "/public/..%252fadmin",
-            "/public%2f..%2fadmin", "/public/..\\admin", "/public/%5c..%5cadmin", "//admin", "/x//../admin", "/;/admin", "/./admin", "/%61dmin",
-            "/%2561dmin", "/admin;x", "/admin%3fx", "/admin%23", "/public/%00", "/public/%2500", "/public/%23/../../admin", "/public//../admin/../../admin",
+            "/public/../admin",
+            "/public/..;a=b/admin",
+            "/public/%2e%2e/admin",
+            "/public/%2E./admin",
+            "/public/..%2fadmin",
+            "/public/..%252fadmin",
+            "/public%2f..%2fadmin",
+            "/public/..\\admin",
+            "/public/%5c..%5cadmin",
+            "//admin",
+            "/x//../admin",
+            "/;/admin",
+            "/./admin",
+            "/%61dmin",
+            "/%2561dmin",
+            "/admin;x",
+            "/admin%3fx",
+            "/admin%23",
+            "/public/%00",
+            "/public/%2500",
+            "/public/%23/../../admin",
+            "/public//../admin/../../admin",
         ] {
             assert_eq!(at(&routes, "", path), Err(Reason::BadRequest), "{path}");
         }

@@ -132,7 +132,9 @@ fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Optio
     }
     match value.as_f64() {
         // Past the year 10000 no date is meant.
-        Some(seconds) if seconds.is_finite() && seconds.abs() < 253_402_300_800.0 => Ok(Some(Timestamp::from_millis((seconds * 1000.0) as i64))),
+        Some(seconds) if seconds.is_finite() && seconds.abs() < 253_402_300_800.0 => {
+            Ok(Some(Timestamp::from_millis((seconds * 1000.0) as i64)))
+        }
         _ => Err(Error::WrongType(name)),
     }
 }

@@ -72,7 +72,13 @@ fn upstream(name: &str, upstream: &config::Upstream) -> Result<Upstream, Error> 
     Ok(Upstream::new(name, &upstream.servers, host, Timeouts { connect, read, write, idle }, upstream.dns_refresh)?)
 }
 
-pub(super) fn proxy(config: &Config, exchange: &Arc<Exchange>, services: &Services, upstreams: &Upstreams, metrics: &Arc<Metrics>) -> Result<Proxy, Error> {
+pub(super) fn proxy(
+    config: &Config,
+    exchange: &Arc<Exchange>,
+    services: &Services,
+    upstreams: &Upstreams,
+    metrics: &Arc<Metrics>,
+) -> Result<Proxy, Error> {
     let mut managed = Managed::new();
     let mut routes = Vec::new();
     for (place, section) in config.routes.iter().enumerate() {
@@ -135,13 +141,16 @@ fn source(source: &CredentialSource) -> Result<Source, Error> {
         CredentialSource::Kind(CredentialKind::ApiKey) => Source::Header(HeaderName::from_static(API_KEY_HEADER)),
         CredentialSource::Kind(CredentialKind::Basic) => Source::Basic,
         CredentialSource::Kind(CredentialKind::SessionToken) => Source::SessionToken,
-        CredentialSource::At { api_key: ApiKeyPlace::Header(name) } => Source::Header(HeaderName::try_from(name.as_str()).map_err(unchecked)?),
+        CredentialSource::At { api_key: ApiKeyPlace::Header(name) } => {
+            Source::Header(HeaderName::try_from(name.as_str()).map_err(unchecked)?)
+        }
         CredentialSource::At { api_key: ApiKeyPlace::Query(name) } => Source::Query(name.clone()),
     })
 }
 
 fn grant(section: &config::Route, exchange: &Exchange, services: &Services) -> Result<Grant, Error> {
-    let config::route::Token { service, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token } = section.token.clone();
+    let config::route::Token { service, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token } =
+        section.token.clone();
     let service = services.get(&service).ok_or_else(|| unchecked(format!("there is no token service `{service}`")))?;
     let params = TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token };
     Ok(exchange.grant(service, params, section.validate.details == Details::OnMint, section.session_lifetime))
@@ -149,7 +158,9 @@ fn grant(section: &config::Route, exchange: &Exchange, services: &Services) -> R
 
 fn action(section: &config::Route, upstreams: &Upstreams) -> Result<Action, Error> {
     match (&section.upstream, section.respond) {
-        (Some(name), None) => upstreams.get(name).cloned().map(Action::Forward).ok_or_else(|| unchecked(format!("there is no upstream `{name}`"))),
+        (Some(name), None) => {
+            upstreams.get(name).cloned().map(Action::Forward).ok_or_else(|| unchecked(format!("there is no upstream `{name}`")))
+        }
         (None, Some(respond)) => StatusCode::from_u16(respond.status).map(Action::Respond).map_err(unchecked),
         _ => Err(unchecked("a route needs either `upstream` or `respond`")),
     }

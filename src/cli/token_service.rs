@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::BAD_CONFIGURATION;
+use super::configured::{Configured, configured};
 use crate::clock::Clock;
 use crate::config::token_service::Embedded;
 use crate::config::{Config, TokenService};
@@ -36,7 +37,11 @@ impl Args {
     /// When the address cannot be listened on. A mistake in the configuration or a file that it names is printed, and is exit code
     /// [`BAD_CONFIGURATION`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let (address, issuer) = match self.open() {
+        let Configured { config, _logs } = match configured(&self.config)? {
+            Ok(configured) => configured,
+            Err(code) => return Ok(code),
+        };
+        let (address, issuer) = match self.open(&config) {
             Ok(opened) => opened,
             Err(message) => {
                 eprintln!("bearerd: {message}");
@@ -47,18 +52,11 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn open(&self) -> Result<(SocketAddr, Arc<Issuer>), String> {
-        let config = load(&self.config)?;
-        let (name, embedded) = choose(&config, self.service.as_deref())?;
+    fn open(&self, config: &Config) -> Result<(SocketAddr, Arc<Issuer>), String> {
+        let (name, embedded) = choose(config, self.service.as_deref())?;
         let issuer = Issuer::open(embedded, Clock::system()).map_err(|error| format!("token service `{name}`: {error}"))?;
         Ok((embedded.address.unwrap_or(DEFAULT_ADDRESS), issuer))
     }
-}
-
-// MERGE: in place of this, `config::load(&self.config)`; then set up the logs, which carry a warning about the signing key's mode.
-fn load(path: &std::path::Path) -> Result<Config, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn choose<'c>(config: &'c Config, wanted: Option<&str>) -> Result<(&'c str, &'c Embedded), String> {

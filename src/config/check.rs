@@ -14,7 +14,7 @@ use super::schema::{Choices, Object, Rule, Shape};
 pub fn check(node: &Node, shape: Shape<'_>, label: &Origin, path: &KeyPath, findings: &mut Findings<'_>) -> Option<Value> {
     let choices = shape.choices();
     match &node.content {
-        Content::Scalar(scalar) => scalar_value(node, scalar, &choices, path, findings),
+        Content::Scalar(scalar) => scalar_value(node, scalar, &choices, label, path, findings),
         Content::List(items) => match choices.list {
             Some((shape, least)) => list(items, shape, least, label, path, findings),
             None => wrong_type(node, &choices, label, path, findings),
@@ -73,12 +73,20 @@ fn list(items: &[Node], shape: Shape<'_>, least: usize, label: &Origin, path: &K
         findings.add(label, path, format!("{} is empty", subject(path)), format!("it needs {}", expected(&shape.choices())));
         return None;
     }
-    let checked: Vec<_> = items.iter().enumerate().map(|(index, item)| check(item, shape, &item.origin, &path.item(index), findings)).collect();
+    let checked: Vec<_> =
+        items.iter().enumerate().map(|(index, item)| check(item, shape, &item.origin, &path.item(index), findings)).collect();
     // An item that is taken out would shift those behind it: without it there is no list.
     checked.into_iter().collect::<Option<_>>().map(Value::Array)
 }
 
-fn map(node: &Node, entries: &[Entry], choices: &Choices<'_>, label: &Origin, path: &KeyPath, findings: &mut Findings<'_>) -> Option<Value> {
+fn map(
+    node: &Node,
+    entries: &[Entry],
+    choices: &Choices<'_>,
+    label: &Origin,
+    path: &KeyPath,
+    findings: &mut Findings<'_>,
+) -> Option<Value> {
     if let Some(object) = choices.object_for(node) {
         return object_value(entries, object, label, path, findings);
     }
@@ -92,12 +100,17 @@ fn map(node: &Node, entries: &[Entry], choices: &Choices<'_>, label: &Origin, pa
 fn wrong_tag(node: &Node, tag: &str, choices: &Choices<'_>, label: &Origin, path: &KeyPath, findings: &mut Findings<'_>) -> Option<Value> {
     let words: Vec<&str> = choices.objects.iter().filter_map(|object| object.fixed(tag)).collect();
     match node.get(tag) {
-        None => findings.add(label, path, format!("the key `{tag}` is missing"), format!("write `{tag}:` and one of {}", listed(words.iter().copied()))),
+        None => findings.add(
+            label,
+            path,
+            format!("the key `{tag}` is missing"),
+            format!("write `{tag}:` and one of {}", listed(words.iter().copied())),
+        ),
         Some(value) => {
             let kinds = Choices { words, ..Choices::default() };
             let path = path.key(tag);
             match &value.content {
-                Content::Scalar(scalar) => drop(scalar_value(value, scalar, &kinds, &path, findings)),
+                Content::Scalar(scalar) => drop(scalar_value(value, scalar, &kinds, &value.origin, &path, findings)),
                 Content::List(_) | Content::Map(_) => drop(wrong_type(value, &kinds, &value.origin, &path, findings)),
             }
         }
@@ -120,7 +133,12 @@ fn single_key(entries: &[Entry], choices: &Choices<'_>, label: &Origin, path: &K
             value.filter(|_| unknown.is_empty())
         }
         (Some((_, _)), Some((second, _))) => {
-            findings.add(&second.origin, &path.key(&second.key), format!("only one of {} can be given", listed(known.iter().copied())), "remove the other".to_owned());
+            findings.add(
+                &second.origin,
+                &path.key(&second.key),
+                format!("only one of {} can be given", listed(known.iter().copied())),
+                "remove the other".to_owned(),
+            );
             None
         }
         (None, _) => {
@@ -133,7 +151,12 @@ fn single_key(entries: &[Entry], choices: &Choices<'_>, label: &Origin, path: &K
 }
 
 fn unknown_key(entry: &Entry, known: &[&str], path: &KeyPath, findings: &mut Findings<'_>) {
-    findings.add(&entry.origin, &path.key(&entry.key), format!("unknown key {}", quoted(&entry.key)), instead_of(&entry.key, known, "known keys"));
+    findings.add(
+        &entry.origin,
+        &path.key(&entry.key),
+        format!("unknown key {}", quoted(&entry.key)),
+        instead_of(&entry.key, known, "known keys"),
+    );
 }
 
 fn object_value(entries: &[Entry], object: Object<'_>, label: &Origin, path: &KeyPath, findings: &mut Findings<'_>) -> Option<Value> {
@@ -157,7 +180,8 @@ fn object_value(entries: &[Entry], object: Object<'_>, label: &Origin, path: &Ke
         }
     }
     for key in object.required() {
-        let is_misspelt = entries.iter().any(|entry| !known.contains(&entry.key.as_str()) && super::diagnostic::closest(&entry.key, &[key]).is_some());
+        let is_misspelt =
+            entries.iter().any(|entry| !known.contains(&entry.key.as_str()) && super::diagnostic::closest(&entry.key, &[key]).is_some());
         if !entries.iter().any(|entry| entry.key == key) && !is_misspelt {
             let what = object.value(key).map(|shape| expected(&shape.choices())).unwrap_or_default();
             findings.add(label, path, format!("the key `{key}` is missing"), format!("write `{key}:` and {what}"));
@@ -167,7 +191,17 @@ fn object_value(entries: &[Entry], object: Object<'_>, label: &Origin, path: &Ke
     object.required().iter().all(|key| values.contains_key(*key)).then_some(Value::Object(values))
 }
 
-fn scalar_value(node: &Node, scalar: &Scalar, choices: &Choices<'_>, path: &KeyPath, findings: &mut Findings<'_>) -> Option<Value> {
+fn scalar_value(
+    node: &Node,
+    scalar: &Scalar,
+    choices: &Choices<'_>,
+    label: &Origin,
+    path: &KeyPath,
+    findings: &mut Findings<'_>,
+) -> Option<Value> {
+    if scalar.kind == Kind::Unknown {
+        return None;
+    }
     let empty = scalar.kind == Kind::Null || (scalar.kind == Kind::Untyped && scalar.text.is_empty());
     if empty && choices.nullable {
         return Some(Value::Null);
@@ -188,11 +222,13 @@ fn scalar_value(node: &Node, scalar: &Scalar, choices: &Choices<'_>, path: &KeyP
     if matches!(scalar.kind, Kind::Text | Kind::Untyped) && !choices.words.is_empty() {
         let suggestion = super::diagnostic::closest(&scalar.text, &choices.words).map(|word| format!("did you mean {}?", quoted(word)));
         let all = if only_words && choices.objects.is_empty() { listed(choices.words.iter().copied()) } else { expected(choices) };
-        let help = suggestion.unwrap_or_else(|| format!("write {}{all}", if only_words && choices.words.len() > 1 && choices.objects.is_empty() { "one of " } else { "" }));
+        let help = suggestion.unwrap_or_else(|| {
+            format!("write {}{all}", if only_words && choices.words.len() > 1 && choices.objects.is_empty() { "one of " } else { "" })
+        });
         findings.add(&node.origin, path, format!("{} is not a value of {}", scalar.shown, subject(path)), help);
         return None;
     }
-    wrong_type(node, choices, &node.origin, path, findings)
+    wrong_type(node, choices, label, path, findings)
 }
 
 /// How a single value fits a rule.
@@ -223,7 +259,11 @@ fn fit(scalar: &Scalar, rule: Rule<'_>, origin: &Origin, path: &KeyPath, finding
                 None => Fit::Other,
                 Some((number, Ok(value))) if (min..=max).contains(&number) => Fit::Value(Value::from(value)),
                 Some(_) => {
-                    let help = if max == i128::from(i64::MAX) { format!("write a number of at least {min}") } else { format!("write a number from {min} to {max}") };
+                    let help = if max == i128::from(i64::MAX) {
+                        format!("write a number of at least {min}")
+                    } else {
+                        format!("write a number from {min} to {max}")
+                    };
                     findings.add(origin, path, format!("{} is out of range", scalar.shown), help);
                     Fit::Wrong
                 }
@@ -233,7 +273,7 @@ fn fit(scalar: &Scalar, rule: Rule<'_>, origin: &Origin, path: &KeyPath, finding
         Rule::Text(Some(format)) => match formats::check(format, Given { text: &scalar.text, shown: &scalar.shown }) {
             Ok(()) => Fit::Value(Value::String(scalar.text.clone())),
             Err(complaint) => {
-                let add = if complaint.secret { Findings::add_unseen } else { Findings::add };
+                let add = if complaint.secret { Findings::add_secret } else { Findings::add };
                 add(findings, origin, path, complaint.message, complaint.help);
                 Fit::Wrong
             }

@@ -31,6 +31,9 @@ pub struct Diagnostic {
     pub help: Option<String>,
     #[serde(skip)]
     excerpt: Option<Excerpt>,
+    /// Whether its line holds a secret for sure.
+    #[serde(skip)]
+    is_secret: bool,
 }
 
 /// A source line with the offending part of it.
@@ -115,15 +118,19 @@ pub fn instead_of(given: &str, known: &[&str], all: &str) -> String {
     }
 }
 
-/// The known word that `given` was likely meant to be: at most one slip in three letters; case, `-` and `_` do not count.
+/// The known word that `given` was likely meant to be: at most one slip in three letters, or more letters at the end; case, `-` and `_`
+/// do not count.
 pub fn closest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     let folded = |text: &str| text.to_lowercase().replace('-', "_");
     let given = folded(given);
     known
         .iter()
         .map(|word| (strsim::damerau_levenshtein(&given, &folded(word)), *word))
-        .filter(|(distance, word)| *distance <= (word.chars().count().min(given.chars().count()) / 3).max(1))
         .filter(|(distance, word)| *distance < word.chars().count())
+        .filter(|(distance, word)| {
+            let slips = (word.chars().count().max(given.chars().count()) / 3).max(1);
+            *distance <= slips || (word.len() > 2 && given.starts_with(&folded(word)))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
 }
@@ -145,15 +152,20 @@ impl<'a> Findings<'a> {
     /// Adds a finding, with the source line that it is about.
     pub fn add(&mut self, origin: &Origin, key: &KeyPath, message: impl Into<String>, help: impl Into<Option<String>>) {
         let excerpt = match origin {
-            Origin::File(span) => self.text.lines().nth(span.line.saturating_sub(1)).map(|line| Excerpt { text: line.to_owned(), span: *span }),
+            Origin::File(span) => {
+                self.text.lines().nth(span.line.saturating_sub(1)).map(|line| Excerpt { text: line.to_owned(), span: *span })
+            }
             Origin::Variable(_) => None,
         };
         self.push(origin, key, message.into(), help.into(), excerpt);
     }
 
-    /// Adds a finding about a line that holds a secret: it is not shown.
-    pub fn add_unseen(&mut self, origin: &Origin, key: &KeyPath, message: impl Into<String>, help: impl Into<Option<String>>) {
+    /// Adds a finding about a line that holds a secret: no finding shows that line.
+    pub fn add_secret(&mut self, origin: &Origin, key: &KeyPath, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(origin, key, message.into(), help.into(), None);
+        if let Some(last) = self.found.last_mut() {
+            last.is_secret = true;
+        }
     }
 
     fn push(&mut self, origin: &Origin, key: &KeyPath, message: String, help: Option<String>, excerpt: Option<Excerpt>) {
@@ -161,18 +173,22 @@ impl<'a> Findings<'a> {
             Origin::File(span) => (Some(span.line), Some(span.column), None),
             Origin::Variable(name) => (None, None, Some(name.clone())),
         };
-        self.found.push(Diagnostic { file: self.file.to_owned(), line, column, variable, key: key.to_string(), message, help, excerpt });
-    }
-
-    /// Whether nothing was found.
-    pub const fn is_empty(&self) -> bool {
-        self.found.is_empty()
+        self.found.push(Diagnostic {
+            file: self.file.to_owned(),
+            line,
+            column,
+            variable,
+            key: key.to_string(),
+            message,
+            help,
+            excerpt,
+            is_secret: false,
+        });
     }
 
     /// What was found, in the order of the file.
-    pub fn sorted(mut self) -> Vec<Diagnostic> {
-        self.found.sort_by_key(|finding| (finding.variable.is_some(), finding.line, finding.column));
-        self.found
+    pub fn sorted(self) -> Vec<Diagnostic> {
+        in_order(self.found)
     }
 
     /// The keys that something was found at.
@@ -181,9 +197,29 @@ impl<'a> Findings<'a> {
     }
 }
 
+/// Puts findings in the order of the file, and takes away lines that one of them knows to hold a secret.
+pub fn in_order(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    found.sort_by_key(|finding| (finding.variable.is_some(), finding.line, finding.column));
+    let secret: Vec<usize> = found.iter().filter(|finding| finding.is_secret).filter_map(|finding| finding.line).collect();
+    for finding in found.iter_mut().filter(|finding| finding.line.is_some_and(|line| secret.contains(&line))) {
+        finding.excerpt = None;
+    }
+    found
+}
+
 /// A diagnostic about the file as a whole.
 pub fn about_file(file: &str, message: String, help: Option<String>) -> Diagnostic {
-    Diagnostic { file: file.to_owned(), line: None, column: None, variable: None, key: String::new(), message, help, excerpt: None }
+    Diagnostic {
+        file: file.to_owned(),
+        line: None,
+        column: None,
+        variable: None,
+        key: String::new(),
+        message,
+        help,
+        excerpt: None,
+        is_secret: false,
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +234,12 @@ mod tests {
     #[test]
     fn a_finding_reads_like_a_compilers() {
         let mut findings = Findings::new("bearerd.yaml", "routes:\n  - upstrem: app\n");
-        findings.add(&at(2, 5, 7), &KeyPath::default().key("upstrem"), "unknown key `upstrem`", instead_of("upstrem", &["upstream", "name"], "known keys"));
+        findings.add(
+            &at(2, 5, 7),
+            &KeyPath::default().key("upstrem"),
+            "unknown key `upstrem`",
+            instead_of("upstrem", &["upstream", "name"], "known keys"),
+        );
         assert_eq!(
             findings.sorted()[0].to_string(),
             "bearerd.yaml:2:5: unknown key `upstrem`, did you mean `upstream`?\n 2 |   - upstrem: app\n   |     ^^^^^^^"
@@ -229,10 +270,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_with_a_secret_is_shown_by_no_finding() {
+        let mut findings = Findings::new("f", "{url: canary, a: 1}\nb: 2\n");
+        findings.add_secret(&at(1, 7, 6), &KeyPath::default(), "a password", None);
+        findings.add(&at(1, 18, 1), &KeyPath::default(), "wrong", None);
+        findings.add(&at(2, 4, 1), &KeyPath::default(), "wrong", None);
+        let shown: Vec<_> = findings.sorted().iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["f:1:7: a password", "f:1:18: wrong", "f:2:4: wrong\n 2 | b: 2\n   |    ^"]);
+    }
+
+    #[test]
     fn only_close_words_are_suggested() {
         assert_eq!(closest("upstrem", &["upstream", "routes"]), Some("upstream"));
         assert_eq!(closest("Token-Services", &["token_services"]), Some("token_services"));
-        assert_eq!(closest("warning", &["warn", "error"]), None);
+        assert_eq!(closest("warning", &["warn", "error"]), Some("warn"));
+        assert_eq!(closest("verbose", &["warn", "error"]), None);
         assert_eq!(closest("x", &["y"]), None);
         assert_eq!(instead_of("zzz", &["a", "b"], "known keys"), "known keys: `a`, `b`");
     }

@@ -64,6 +64,8 @@ pub enum Kind {
     Text,
     /// It comes from the environment: what is expected in its place decides.
     Untyped,
+    /// It cannot be expanded; that was told.
+    Unknown,
 }
 
 impl Node {
@@ -118,7 +120,9 @@ pub fn take_nothing_as_empty(root: &mut Node) {
 fn syntax_error(error: &serde_saphyr::Error, line: &str) -> (String, Option<String>) {
     use serde_saphyr::Error;
     match error.without_snippet() {
-        Error::MultipleDocuments { .. } => ("a second document begins here: a configuration is one document".to_owned(), Some("remove the `---`".to_owned())),
+        Error::MultipleDocuments { .. } => {
+            ("a second document begins here: a configuration is one document".to_owned(), Some("remove the `---`".to_owned()))
+        }
         Error::NullIntoString { .. } | Error::Unexpected { .. } => ("a key must be plain text".to_owned(), None),
         Error::Budget { .. } => ("too large or nested too deeply for a configuration".to_owned(), None),
         other => {
@@ -132,7 +136,7 @@ fn syntax_error(error: &serde_saphyr::Error, line: &str) -> (String, Option<Stri
 
 fn span(location: Location) -> Span {
     let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    Span { line: number(location.line()).max(1), column: number(location.column()).max(1), length: number(location.span().len().into()) }
+    Span { line: number(location.line()).max(1), column: number(location.column()).max(1), length: number(location.span().len()) }
 }
 
 /// What the parser gives, before places and spellings are looked up in the text.
@@ -165,7 +169,12 @@ fn map(raw: Vec<(Spanned<String>, Spanned<Raw>)>, text: &str, path: &KeyPath, fi
         let path = path.key(&key.value);
         let value = node(value, text, &path, findings);
         if let Some(line) = lines.get(&key.value) {
-            findings.add(&origin, &path, format!("the key {} is there twice", quoted(&key.value)), format!("the first is on line {line}: keep one of them"));
+            findings.add(
+                &origin,
+                &path,
+                format!("the key {} is there twice", quoted(&key.value)),
+                format!("the first is on line {line}: keep one of them"),
+            );
             continue;
         }
         lines.insert(key.value.clone(), key.defined.line());
@@ -303,7 +312,10 @@ mod tests {
 
     #[test]
     fn broken_yaml_has_a_place() {
-        assert_eq!(complaints("a: b: c\n"), ["f:1:5: not valid YAML: mapping values are not allowed in this context\n 1 | a: b: c\n   |     ^"]);
+        assert_eq!(
+            complaints("a: b: c\n"),
+            ["f:1:5: not valid YAML: mapping values are not allowed in this context\n 1 | a: b: c\n   |     ^"]
+        );
         assert!(complaints("a: 1\n---\nb: 2\n")[0].contains("a second document begins here"));
         assert!(complaints("? [a]\n: 1\n")[0].contains("a key must be plain text"));
     }

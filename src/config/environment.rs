@@ -36,7 +36,10 @@ pub fn expand(node: &mut Node, environment: &Environment, path: &KeyPath, findin
         Content::Scalar(scalar) if scalar.kind == Kind::Text => match expanded(&scalar.text, environment) {
             Ok(None) => {}
             Ok(Some((text, kind))) => (scalar.text, scalar.kind) = (text, kind),
-            Err((message, help)) => findings.add(&node.origin, path, message, help),
+            Err((message, help)) => {
+                scalar.kind = Kind::Unknown;
+                findings.add(&node.origin, path, message, help);
+            }
         },
         Content::Scalar(_) => {}
     }
@@ -66,7 +69,10 @@ fn expanded(text: &str, environment: &Environment) -> Result<Option<(String, Kin
             ));
         }
         let Some(value) = environment.get(name) else {
-            return Err((format!("the environment variable `{name}` is not set"), format!("set it, or write `$${{{name}}}` if the text itself is meant")));
+            return Err((
+                format!("the environment variable `{name}` is not set"),
+                format!("set it, or write `$${{{name}}}` if the text itself is meant"),
+            ));
         };
         result.push_str(value);
         kind = Kind::Untyped;
@@ -77,7 +83,8 @@ fn expanded(text: &str, environment: &Environment) -> Result<Option<(String, Kin
 }
 
 fn is_name(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') && text.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+    text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && text.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
 
 /// Puts the values of `BEARERD__...` variables into the tree.
@@ -102,23 +109,30 @@ struct Refused {
 fn put(node: &mut Node, shape: Shape<'_>, path: &KeyPath, steps: &[&str], origin: &Origin, value: &str) -> Result<(), Refused> {
     let Some((step, rest)) = steps.split_first() else {
         if !shape.is_scalar() {
-            return Err(Refused { path: path.clone(), message: format!("`{path}` is not a single value"), help: Some("only single values outside lists can be set so".to_owned()) });
+            return Err(Refused {
+                path: path.clone(),
+                message: format!("`{path}` is not a single value"),
+                help: Some("only single values outside lists can be set so".to_owned()),
+            });
         }
-        let shown = match origin {
-            Origin::Variable(name) => format!("the value of {name}"),
-            Origin::File(_) => "the value".to_owned(),
-        };
-        *node = Node { origin: origin.clone(), content: Content::Scalar(Scalar { kind: Kind::Untyped, text: value.to_owned(), shown }) };
+        let scalar = Scalar { kind: Kind::Untyped, text: value.to_owned(), shown: "its value".to_owned() };
+        *node = Node { origin: origin.clone(), content: Content::Scalar(scalar) };
         return Ok(());
     };
     let object = shape.object_for(node);
     let names = object.map(|object| object.key_names(node)).unwrap_or_default();
-    let Some((name, inner)) = object.zip(names.iter().find(|name| folded(name) == folded(step))).and_then(|(object, name)| Some((name, object.value(name)?))) else {
+    let Some((name, inner)) =
+        object.zip(names.iter().find(|name| folded(name) == folded(step))).and_then(|(object, name)| Some((name, object.value(name)?)))
+    else {
         let known: Vec<String> = names.iter().map(|name| name.to_uppercase().replace('-', "_")).collect();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         let within = if path.as_str().is_empty() { String::new() } else { format!(" in `{path}`") };
         let help = instead_of(step, &known, "known keys");
-        return Err(Refused { path: path.key(&step.to_lowercase()), message: format!("there is no key `{step}`{within}"), help: Some(help) });
+        return Err(Refused {
+            path: path.key(&step.to_lowercase()),
+            message: format!("there is no key `{step}`{within}"),
+            help: Some(help),
+        });
     };
     let mut entries = match std::mem::replace(&mut node.content, Content::Map(Vec::new())) {
         Content::Map(entries) => entries,
@@ -181,7 +195,15 @@ mod tests {
     #[test]
     fn an_override_replaces_or_adds_a_value() {
         let file = "logging: {level: info}\ntoken_services: {my-iap: {kind: iap, url: x}}\n";
-        let (root, found) = overridden(file, &[("BEARERD__LOGGING__LEVEL", "debug"), ("BEARERD__TOKEN_SERVICES__MY_IAP__MINT__RATE", "5"), ("BEARERD__SHUTDOWN__DELAY", "1s"), ("OTHER", "x")]);
+        let (root, found) = overridden(
+            file,
+            &[
+                ("BEARERD__LOGGING__LEVEL", "debug"),
+                ("BEARERD__TOKEN_SERVICES__MY_IAP__MINT__RATE", "5"),
+                ("BEARERD__SHUTDOWN__DELAY", "1s"),
+                ("OTHER", "x"),
+            ],
+        );
         assert_eq!(found, Vec::<String>::new());
         assert_eq!(text(&root, &["logging", "level"]), "debug");
         assert_eq!(text(&root, &["token_services", "my-iap", "mint", "rate"]), "5");
@@ -190,10 +212,17 @@ mod tests {
 
     #[test]
     fn an_unknown_override_is_named() {
-        let (_, found) = overridden("{}", &[("BEARERD__LOGING__LEVEL", "debug"), ("BEARERD__ROUTES", "x"), ("BEARERD__UPSTREAMS__APP__HOST", "x")]);
+        let (_, found) =
+            overridden("{}", &[("BEARERD__LOGING__LEVEL", "debug"), ("BEARERD__ROUTES", "x"), ("BEARERD__UPSTREAMS__APP__HOST", "x")]);
         assert_eq!(found[0], "environment variable BEARERD__LOGING__LEVEL: there is no key `LOGING`, did you mean `LOGGING`?");
-        assert_eq!(found[1], "environment variable BEARERD__ROUTES: `routes` is not a single value\n  = help: only single values outside lists can be set so");
-        assert_eq!(found[2], "environment variable BEARERD__UPSTREAMS__APP__HOST: there is no key `APP` in `upstreams`\n  = help: known keys: there are none");
+        assert_eq!(
+            found[1],
+            "environment variable BEARERD__ROUTES: `routes` is not a single value\n  = help: only single values outside lists can be set so"
+        );
+        assert_eq!(
+            found[2],
+            "environment variable BEARERD__UPSTREAMS__APP__HOST: there is no key `APP` in `upstreams`\n  = help: known keys: there are none"
+        );
     }
 
     proptest! {

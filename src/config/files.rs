@@ -62,7 +62,11 @@ pub fn resolve(config: &mut Config, folder: &Path, report: &mut Report<'_>) {
             Problem::Unusable(what) => format!("{shown} {what}"),
         };
         let from_here = matches!(problem, Problem::Unreadable(_)) && is_relative;
-        report.mistake(&path, message, from_here.then(|| format!("relative paths start at the configuration file's folder, `{}`", shown_folder(folder))));
+        report.mistake(
+            &path,
+            message,
+            from_here.then(|| format!("relative paths start at the configuration file's folder, `{}`", shown_folder(folder))),
+        );
     }
 }
 
@@ -128,7 +132,8 @@ fn not_pem(error: pem::Error) -> Problem {
 }
 
 fn readable(file: &Path) -> Result<(), Problem> {
-    File::open(file)?.read(&mut [0])?;
+    // Only a read tells a folder from a file.
+    File::open(file)?.take(1).read_to_end(&mut Vec::new())?;
     Ok(())
 }
 

@@ -1,11 +1,10 @@
 //! The formats that the schema names: what text must look like in each, and what to write instead.
 
-use std::net::SocketAddr;
+mod network;
 
 use url::Url;
 
 use super::diagnostic::quoted;
-use super::listener::parse_network;
 use super::units::{Bytes, Duration};
 
 /// The longest duration that is taken: far beyond any use, and far from where arithmetic on time ends.
@@ -70,18 +69,18 @@ pub fn check(format: &str, given: Given<'_>) -> Result<(), Complaint> {
     match format {
         "duration" => duration(given),
         "size" => size(given),
-        "socket-address" => socket_address(given),
-        "network" => network(given),
+        "socket-address" => network::socket_address(given),
+        "network" => network::network(given),
         "http-url" => http_url(given),
-        "host-port" => host_port(given),
+        "host-port" => network::host_port(given),
         "absolute-path" => absolute_path(given),
         "method" => method(given),
         "header-name" => header_name(given),
         "header-value" => header_value(given),
         "path" | "new-path" if given.text.is_empty() => Err(Complaint::new("an empty path", "name a file")),
         "list-item" => list_item(given),
-        "host-pattern" => host_pattern(given),
-        "upstream-host" => upstream_host(given),
+        "host-pattern" => network::host_pattern(given),
+        "upstream-host" => network::upstream_host(given),
         "name" if given.text.is_empty() => Err(Complaint::new("an empty name", "write a name")),
         _ => Ok(()),
     }
@@ -96,9 +95,14 @@ fn duration(given: Given<'_>) -> Result<(), Complaint> {
         return Err(Complaint::new("a duration needs a unit", given.suggest(&format!("{}s", given.text), "30s")));
     }
     match Duration::parse(given.text) {
-        Ok(duration) if duration > LONGEST => Err(Complaint::new(format!("{} is longer than a year", given.shown), "write a shorter duration")),
+        Ok(duration) if duration > LONGEST => {
+            Err(Complaint::new(format!("{} is longer than a year", given.shown), "write a shorter duration"))
+        }
         Ok(_) => Ok(()),
-        Err(_) => Err(Complaint::new(format!("{} is not a duration", given.shown), "write a number with a unit, as `500ms`, `30s`, `5m` or `24h`")),
+        Err(_) => Err(Complaint::new(
+            format!("{} is not a duration", given.shown),
+            "write a number with a unit, as `500ms`, `30s`, `5m` or `24h`",
+        )),
     }
 }
 
@@ -111,39 +115,30 @@ fn size(given: Given<'_>) -> Result<(), Complaint> {
         .map_err(|_| Complaint::new(format!("{} is not a size", given.shown), "write a number with a unit, as `512B`, `64KiB` or `1MiB`"))
 }
 
-fn socket_address(given: Given<'_>) -> Result<(), Complaint> {
-    let Err(_) = given.text.parse::<SocketAddr>() else { return Ok(()) };
-    let message = format!("{} is not an address and port", given.shown);
-    let help = if given.text.parse::<std::net::IpAddr>().is_ok() {
-        let bare = given.text;
-        let whole = if bare.contains(':') { format!("[{bare}]:8080") } else { format!("{bare}:8080") };
-        format!("the port is missing: {}", given.suggest(&whole, "127.0.0.1:8080"))
-    } else if given.text.starts_with("localhost:") {
-        given.suggest(&given.text.replace("localhost", "127.0.0.1"), "127.0.0.1:8080")
-    } else {
-        "write a numeric address with a port, as `127.0.0.1:8080`, `0.0.0.0:8080` or `[::1]:8080`".to_owned()
-    };
-    Err(Complaint::new(message, help))
-}
-
-fn network(given: Given<'_>) -> Result<(), Complaint> {
-    parse_network(given.text)
-        .map(drop)
-        .map_err(|_| Complaint::new(format!("{} is not a network", given.shown), "write an address or a CIDR range, as `10.0.0.7` or `10.0.0.0/8`"))
-}
-
 fn http_url(given: Given<'_>) -> Result<(), Complaint> {
     if !given.text.contains("://") {
-        return Err(Complaint::new(format!("{} is a URL without a scheme", given.shown), given.suggest(&format!("https://{}", given.text), "https://tokens.example.com")));
+        return Err(Complaint::new(
+            format!("{} is a URL without a scheme", given.shown),
+            given.suggest(&format!("https://{}", given.text), "https://tokens.example.com"),
+        ));
     }
     let Ok(url) = Url::parse(given.text) else {
-        return Err(Complaint { secret: given.text.contains('@'), ..Complaint::new("not a URL", "write one such as `https://tokens.example.com`") });
+        return Err(Complaint {
+            secret: given.text.contains('@'),
+            ..Complaint::new("not a URL", "write one such as `https://tokens.example.com`")
+        });
     };
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Complaint { secret: true, ..Complaint::new("a URL with a user name or password in it", "remove what stands before the `@`: callers bring the credentials") });
+        return Err(Complaint {
+            secret: true,
+            ..Complaint::new("a URL with a user name or password in it", "remove what stands before the `@`: callers bring the credentials")
+        });
     }
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(Complaint::new(format!("{} is neither http nor https", given.shown), "write a URL such as `https://tokens.example.com`"));
+        return Err(Complaint::new(
+            format!("{} is neither http nor https", given.shown),
+            "write a URL such as `https://tokens.example.com`",
+        ));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Complaint::new("a URL with a query or fragment", "end it before the `?` or `#`"));
@@ -151,52 +146,12 @@ fn http_url(given: Given<'_>) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// A host as it stands in a `Host` header, without a port: a DNS name, an IPv4 address, or an IPv6 address in brackets.
-pub fn is_host(text: &str) -> bool {
-    if let Some(inner) = text.strip_prefix('[') {
-        return inner.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
-    }
-    let label = |label: &str| {
-        let letters = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        (1..=63).contains(&label.len()) && letters && !label.starts_with('-') && !label.ends_with('-')
-    };
-    text.len() <= 253 && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
-}
-
-/// Splits the port off, where there is one.
-fn split_port(text: &str) -> (&str, Option<&str>) {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
-        _ => (text, None),
-    }
-}
-
-fn is_port(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
-}
-
-fn host_port(given: Given<'_>) -> Result<(), Complaint> {
-    let message = format!("{} is not a host and port", given.shown);
-    if given.text.contains('@') {
-        return Err(Complaint { secret: true, ..Complaint::new("not a host and port", "remove what stands before the `@`: callers bring the credentials") });
-    }
-    if let Some((_, rest)) = given.text.split_once("://") {
-        let bare = rest.split('/').next().unwrap_or_default();
-        return Err(Complaint::new(message, format!("leave the scheme out: {}", given.suggest(bare, "app:3000"))));
-    }
-    if given.text.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Err(Complaint::new(message, given.suggest(&format!("[{}]:80", given.text), "[::1]:80")));
-    }
-    match split_port(given.text) {
-        (host, Some(port)) if is_host(host) && is_port(port) => Ok(()),
-        (host, None) if is_host(host) => Err(Complaint::new(format!("{} has no port", given.shown), given.suggest(&format!("{}:80", given.text), "app:3000"))),
-        _ => Err(Complaint::new(message, "write a name or address and a port, as `app:3000`, `127.0.0.1:3000` or `[::1]:3000`")),
-    }
-}
-
 fn absolute_path(given: Given<'_>) -> Result<(), Complaint> {
     if !given.text.starts_with('/') {
-        return Err(Complaint::new(format!("the path {} does not begin with `/`", given.shown), given.suggest(&format!("/{}", given.text), "/api")));
+        return Err(Complaint::new(
+            format!("the path {} does not begin with `/`", given.shown),
+            given.suggest(&format!("/{}", given.text), "/api"),
+        ));
     }
     if given.text.contains(['?', '#']) || given.text.chars().any(|char| char.is_whitespace() || char.is_control()) {
         return Err(Complaint::new(format!("{} is more than a path", given.shown), "leave out query, fragment and spaces"));
@@ -209,7 +164,10 @@ fn method(given: Given<'_>) -> Result<(), Complaint> {
         return Err(Complaint::new(format!("{} is not a method", given.shown), "write one such as `GET`"));
     }
     if given.text.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return Err(Complaint::new(format!("the method {} is not in capitals", given.shown), given.suggest(&given.text.to_uppercase(), "GET")));
+        return Err(Complaint::new(
+            format!("the method {} is not in capitals", given.shown),
+            given.suggest(&given.text.to_uppercase(), "GET"),
+        ));
     }
     Ok(())
 }
@@ -221,9 +179,9 @@ fn header_name(given: Given<'_>) -> Result<(), Complaint> {
 }
 
 fn header_value(given: Given<'_>) -> Result<(), Complaint> {
-    http::HeaderValue::from_str(given.text)
-        .map(drop)
-        .map_err(|_| Complaint::new(format!("{} cannot be the value of a header", given.shown), "leave out line breaks and control characters"))
+    http::HeaderValue::from_str(given.text).map(drop).map_err(|_| {
+        Complaint::new(format!("{} cannot be the value of a header", given.shown), "leave out line breaks and control characters")
+    })
 }
 
 /// Lists are joined with commas on their way to the token service: an item with a comma would be two.
@@ -232,37 +190,19 @@ fn list_item(given: Given<'_>) -> Result<(), Complaint> {
         return Err(Complaint::new("an empty item", "remove it"));
     }
     if given.text.contains(',') {
-        return Err(Complaint::new(format!("{} has a comma in it: the token service would take it for several items", given.shown), "write each as an item of its own"));
+        return Err(Complaint::new(
+            format!("{} has a comma in it: the token service would take it for several items", given.shown),
+            "write each as an item of its own",
+        ));
     }
     Ok(())
-}
-
-fn host_pattern(given: Given<'_>) -> Result<(), Complaint> {
-    let host = given.text.strip_prefix("*.").unwrap_or(given.text);
-    if is_host(host) {
-        return Ok(());
-    }
-    let message = format!("{} is not a host", given.shown);
-    match split_port(given.text) {
-        (bare, Some(port)) if is_host(bare.strip_prefix("*.").unwrap_or(bare)) && is_port(port) => {
-            Err(Complaint::new(format!("the host {} has a port", given.shown), format!("ports do not count here: {}", given.suggest(bare, "app.example.com"))))
-        }
-        _ => Err(Complaint::new(message, "write a name such as `app.example.com` or `*.example.com`")),
-    }
-}
-
-fn upstream_host(given: Given<'_>) -> Result<(), Complaint> {
-    let (host, port) = split_port(given.text);
-    if is_host(host) && port.is_none_or(is_port) {
-        return Ok(());
-    }
-    Err(Complaint::new(format!("{} is not a host", given.shown), "write `preserve`, `upstream`, or a name such as `app.internal`"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::SocketAddr;
 
     fn complaint(format: &str, text: &str) -> Option<Complaint> {
         let shown = quoted(text);
@@ -304,7 +244,10 @@ mod tests {
         assert_eq!(wrong("size", "65536"), ("a size needs a unit".into(), "write `65536B`".into()));
         assert_eq!(wrong("socket-address", "localhost:8080").1, "write `127.0.0.1:8080`");
         assert_eq!(wrong("socket-address", "127.0.0.1").1, "the port is missing: write `127.0.0.1:8080`");
-        assert_eq!(wrong("http-url", "tokens.example.com"), ("`tokens.example.com` is a URL without a scheme".into(), "write `https://tokens.example.com`".into()));
+        assert_eq!(
+            wrong("http-url", "tokens.example.com"),
+            ("`tokens.example.com` is a URL without a scheme".into(), "write `https://tokens.example.com`".into())
+        );
         assert_eq!(wrong("host-port", "app"), ("`app` has no port".into(), "write `app:80`".into()));
         assert_eq!(wrong("host-port", "http://app:80/x").1, "leave the scheme out: write `app:80`");
         assert_eq!(wrong("host-port", "::1").1, "write `[::1]:80`");
@@ -341,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_not_shown() {
-        for (format, text) in [("http-url", "https://u:canary@h"), ("http-url", "https://u:canary@"), ("host-port", "http://u:canary@h:1")] {
+        for (format, text) in [("http-url", "https://u:canary@h"), ("http-url", "https://u:canary@"), ("host-port", "http://u:canary@h:1")]
+        {
             let complaint = complaint(format, text).unwrap();
             assert!(complaint.secret, "{text}");
             assert!(!format!("{complaint:?}").contains("canary"), "{complaint:?}");
@@ -350,7 +294,20 @@ mod tests {
 
     #[test]
     fn an_expanded_value_is_not_shown() {
-        for format in ["duration", "size", "socket-address", "network", "http-url", "host-port", "absolute-path", "method", "header-name", "list-item", "host-pattern", "upstream-host"] {
+        for format in [
+            "duration",
+            "size",
+            "socket-address",
+            "network",
+            "http-url",
+            "host-port",
+            "absolute-path",
+            "method",
+            "header-name",
+            "list-item",
+            "host-pattern",
+            "upstream-host",
+        ] {
             for text in ["canary", "canary\n,x y", "canary:8080", "http://canary,", "127.0.0.1 canary", "localhost:canary"] {
                 if let Err(complaint) = check(format, Given { text, shown: "`${X}`" }) {
                     assert!(!format!("{complaint:?}").to_lowercase().contains("canary"), "{format} {text}: {complaint:?}");

@@ -48,11 +48,7 @@ impl Default for Route {
             upstream: None,
             respond: None,
             auth: Auth::default(),
-            credentials: vec![
-                CredentialSource::Kind(CredentialKind::ApiKey),
-                CredentialSource::Kind(CredentialKind::Basic),
-                CredentialSource::Kind(CredentialKind::SessionToken),
-            ],
+            credentials: vec![CredentialSource::Kind(CredentialKind::ApiKey), CredentialSource::Kind(CredentialKind::Basic), CredentialSource::Kind(CredentialKind::SessionToken)],
             on_multiple: OnMultiple::default(),
             token: Token::default(),
             validate: Validate::default(),

@@ -14,8 +14,7 @@ impl Duration {
     /// # Errors
     /// When the text is not a number with a unit; the message says what to write.
     pub fn parse(text: &str) -> Result<std::time::Duration, String> {
-        humantime::parse_duration(text)
-            .map_err(|_| format!("`{text}` is not a duration: write a number with a unit, as `500ms`, `30s`, `5m` or `24h`"))
+        humantime::parse_duration(text).map_err(|_| format!("`{text}` is not a duration: write a number with a unit, as `500ms`, `30s`, `5m` or `24h`"))
     }
 
     /// For `#[serde(deserialize_with)]`.

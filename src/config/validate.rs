@@ -50,6 +50,12 @@ impl<'a> Report<'a> {
         self.wrong.iter().any(|key| path.contains(key))
     }
 
+    /// The names in a section, for checks of what refers to it; `None` where the section is wrong as a whole.
+    pub fn names(&self, section: &KeyPath) -> Option<Vec<&'a str>> {
+        let is_wrong = self.wrong.iter().any(|key| key == section.as_str());
+        (!is_wrong).then(|| self.positions.names(section))
+    }
+
     /// The places.
     pub const fn positions(&self) -> &'a Positions {
         self.positions

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -23,6 +23,7 @@ use tokio::time;
 
 use super::Proxy;
 use super::connection::{CallerStream, Connection};
+use super::inject::Caller;
 use crate::telemetry::metrics::Metrics;
 
 /// What a caller of one listener may take. 0 connections is no limit.
@@ -104,7 +105,7 @@ impl Listener {
         // Only a hint to the kernel: without it answers still arrive.
         let _ = tcp.set_nodelay(true);
         let trusted = limits.trusted_peers.iter().any(|network| network.contains(&peer));
-        let connection = Arc::new(Connection::new(peer, trusted, limits.header_bytes, limits.headers, admission));
+        let connection = Arc::new(Connection::new(Caller::new(peer, trusted), limits.header_bytes, limits.headers, admission));
         match CallerStream::new(tcp, Arc::clone(&connection), limits.header_timeout) {
             Ok(stream) => connections.spawn(connection.clone(), Arc::clone(self).serve(stream, connection, draining.clone())),
             Err(error) => tracing::error!(%error, "a connection could not be set up"),
@@ -141,9 +142,12 @@ fn seconds(span: Duration) -> u64 {
     span.as_secs().max(1)
 }
 
+/// By number: the connection and its task, which is known a moment later.
+type Open = HashMap<u64, (Arc<Connection>, Option<AbortHandle>)>;
+
 /// All open connections of all listeners.
 pub struct Connections {
-    open: Mutex<HashMap<u64, (Arc<Connection>, Option<AbortHandle>)>>,
+    open: Mutex<Open>,
     next: AtomicU64,
     changed: Notify,
     metrics: Arc<Metrics>,
@@ -205,7 +209,7 @@ impl Connections {
         chosen.map(AbortHandle::abort).count()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Connection>, Option<AbortHandle>)>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

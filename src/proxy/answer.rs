@@ -50,8 +50,8 @@ async fn discard_body(session: &mut Session) {
 /// The row of the table for an error; none where the caller is gone.
 pub(super) fn failure(error: &Error) -> Option<Reason> {
     use ErrorType::{
-        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InvalidHTTPHeader, ReadError, ReadTimedout, SocketError,
-        TLSHandshakeTimedout, WriteError, WriteTimedout,
+        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InvalidHTTPHeader, ReadError,
+        ReadTimedout, SocketError, TLSHandshakeTimedout, WriteError, WriteTimedout,
     };
     Some(match (error.esource(), error.etype()) {
         (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => Reason::UpstreamTimeout,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,15 +10,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType};
+use pingora::protocols::{
+    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::accept::Admission;
+use super::inject::Caller;
 use crate::refusal::{Reason, Refusal};
 
 /// How long the rest of a refused request is read and thrown away: closed with unread bytes, the connection would be reset and the answer lost on
@@ -43,12 +44,8 @@ enum Phase {
 /// What bearerd knows of a connection; shared between its stream and its requests.
 #[derive(Debug)]
 pub struct Connection {
-    /// The caller's address.
-    pub peer: IpAddr,
-    /// The same, as a header value.
-    pub peer_header: HeaderValue,
-    /// Whether its `X-Forwarded-*` headers count.
-    pub trusted: bool,
+    /// Who calls.
+    pub caller: Caller,
     /// Most bytes of a header section.
     pub header_bytes: usize,
     /// Most lines of a header section.
@@ -59,9 +56,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: IpAddr, trusted: bool, header_bytes: usize, headers: usize, admission: Admission) -> Self {
-        let peer_header = HeaderValue::try_from(peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { peer, peer_header, trusted, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), _admission: admission }
+    pub(super) fn new(caller: Caller, header_bytes: usize, headers: usize, admission: Admission) -> Self {
+        Self { caller, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), _admission: admission }
     }
 
     /// The connection of a request.
@@ -130,9 +126,15 @@ impl CallerStream {
 fn late_answer() -> String {
     let refusal = Refusal::new(Reason::HeaderTimeout, "The header section of the request did not arrive in time.");
     let body = String::from_utf8_lossy(&refusal.body("")).into_owned();
-    let headers: String = refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
+    let headers: String =
+        refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
     let status = refusal.reason.status();
-    format!("HTTP/1.1 {} {}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", status.as_str(), status.canonical_reason().unwrap_or_default(), body.len())
+    format!(
+        "HTTP/1.1 {} {}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len()
+    )
 }
 
 impl AsyncRead for CallerStream {
@@ -225,6 +227,6 @@ impl GetSocketDigest for CallerStream {
 
 impl fmt::Debug for CallerStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connection from {}", self.connection.peer)
+        write!(f, "connection from {}", self.connection.caller.address)
     }
 }

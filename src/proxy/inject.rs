@@ -9,7 +9,6 @@ use http::header::{AUTHORIZATION, HOST, VIA};
 use http::{HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
-use super::connection::Connection;
 use crate::credential::{Scheme, Source, scheme};
 use crate::token::Token;
 
@@ -41,7 +40,9 @@ impl Names {
     /// Whether a backend may take `name` for one of these.
     pub fn contains(&self, name: &str) -> bool {
         self.lengths & length_bit(name.len()) != 0
-            && self.names.iter().any(|managed| managed.len() == name.len() && managed.iter().zip(name.bytes()).all(|(managed, byte)| *managed == fold(byte)))
+            && self.names.iter().any(|managed| {
+                managed.len() == name.len() && managed.iter().zip(name.bytes()).all(|(managed, byte)| *managed == fold(byte))
+            })
     }
 }
 
@@ -105,10 +106,29 @@ pub struct RouteHeaders {
     pub remove: Names,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether its `X-Forwarded-*` headers count.
+    pub trusted: bool,
+    /// The address as a header value, made once.
+    header: HeaderValue,
+}
+
+impl Caller {
+    /// A caller at `address`.
+    pub fn new(address: IpAddr, trusted: bool) -> Self {
+        let header = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { address, trusted, header }
+    }
+}
+
 /// Who calls, and as what the request goes on.
 pub struct Facts<'a> {
-    /// The connection that it came on.
-    pub connection: &'a Connection,
+    /// Who calls.
+    pub caller: &'a Caller,
     /// Its id.
     pub request_id: &'a HeaderValue,
     /// The token to inject; none on a public route.
@@ -124,10 +144,9 @@ pub struct Facts<'a> {
 /// # Errors
 /// When a header cannot be set: too many of them.
 pub fn apply(request: &mut RequestHeader, managed: &Managed, route: &RouteHeaders, facts: &Facts<'_>) -> pingora::Result<()> {
-    let connection = facts.connection;
     to_origin_form(request);
     let forwarded_host = request.headers.get(HOST).cloned();
-    strip_headers(request, managed, route, connection.trusted);
+    strip_headers(request, managed, route, facts.caller.trusted);
     if !managed.query.is_empty() {
         strip_query(request, &managed.query)?;
     }
@@ -135,7 +154,7 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, route: &RouteHeader
         Some(token) => request.insert_header("Authorization", token.authorization().clone())?,
         None => strip_public_authorization(request, managed),
     }
-    set_forwarded(request, connection, forwarded_host)?;
+    set_forwarded(request, facts.caller, forwarded_host)?;
     request.insert_header(REQUEST_ID, facts.request_id.clone())?;
     // One more line keeps those of proxies before us (RFC 9110 section 7.6.3).
     let via = if facts.version == Version::HTTP_10 { "1.0 bearerd" } else { "1.1 bearerd" };
@@ -186,16 +205,16 @@ fn strip_public_authorization(request: &mut RequestHeader, managed: &Managed) {
 }
 
 /// Written anew, unless the peer is trusted: then its word is kept and ours added.
-fn set_forwarded(request: &mut RequestHeader, connection: &Connection, host: Option<HeaderValue>) -> pingora::Result<()> {
-    if !connection.trusted {
-        request.insert_header(FORWARDED_FOR, connection.peer_header.clone())?;
+fn set_forwarded(request: &mut RequestHeader, caller: &Caller, host: Option<HeaderValue>) -> pingora::Result<()> {
+    if !caller.trusted {
+        request.insert_header(FORWARDED_FOR, caller.header.clone())?;
         request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
         if let Some(host) = host {
             request.insert_header(FORWARDED_HOST, host)?;
         }
         return Ok(());
     }
-    let chain = forwarded_chain(request, connection.peer);
+    let chain = forwarded_chain(request, &caller.header);
     request.insert_header(FORWARDED_FOR, chain)?;
     if !request.headers.contains_key(FORWARDED_PROTO) {
         request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
@@ -206,13 +225,13 @@ fn set_forwarded(request: &mut RequestHeader, connection: &Connection, host: Opt
     Ok(())
 }
 
-fn forwarded_chain(request: &RequestHeader, peer: IpAddr) -> Vec<u8> {
+fn forwarded_chain(request: &RequestHeader, caller: &HeaderValue) -> Vec<u8> {
     let mut chain = Vec::new();
     for value in request.headers.get_all(FORWARDED_FOR) {
         chain.extend_from_slice(value.as_bytes());
         chain.extend_from_slice(b", ");
     }
-    chain.extend_from_slice(peer.to_string().as_bytes());
+    chain.extend_from_slice(caller.as_bytes());
     chain
 }
 
@@ -234,7 +253,7 @@ fn strip_query(request: &mut RequestHeader, names: &[String]) -> pingora::Result
     let mut lead = b'?';
     let mut rest = query;
     loop {
-        let end = rest.iter().position(|byte| is_separator(byte)).unwrap_or(rest.len());
+        let end = rest.iter().position(is_separator).unwrap_or(rest.len());
         if !holds_credential(&rest[..end]) {
             kept.push(lead);
             kept.extend_from_slice(&rest[..end]);

@@ -23,7 +23,8 @@ pub(super) fn id(request: &RequestHeader) -> HeaderValue {
 }
 
 fn fit(id: &[u8]) -> bool {
-    (1..=MAX_ID).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
+    (1..=MAX_ID).contains(&id.len())
+        && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
 }
 
 /// 128 random bits in hexadecimal. They tell requests apart; they are no secret.
@@ -79,7 +80,9 @@ fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
     }
     // pingora has dropped the length from its headers by now.
     let name = CONTENT_LENGTH.as_str().as_bytes();
-    let both = raw.split(|byte| *byte == b'\n').any(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name) && line[name.len()] == b':');
+    let both = raw
+        .split(|byte| *byte == b'\n')
+        .any(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name) && line[name.len()] == b':');
     if both { Err(bad("`Content-Length` and `Transfer-Encoding` together are ambiguous.")) } else { Ok(()) }
 }
 

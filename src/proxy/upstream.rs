@@ -76,7 +76,8 @@ impl Upstream {
     /// When a server cannot be a `Host`.
     pub fn new(name: &str, servers: &[String], host: HostPolicy, timeouts: Timeouts, dns_refresh: Duration) -> Result<Self, Error> {
         let servers = servers.iter().map(|text| Server::new(name, text)).collect::<Result<Vec<_>, _>>()?;
-        let upstream = Self { name: name.to_owned(), host, timeouts, servers, peers: ArcSwap::default(), next: AtomicUsize::new(0), dns_refresh };
+        let upstream =
+            Self { name: name.to_owned(), host, timeouts, servers, peers: ArcSwap::default(), next: AtomicUsize::new(0), dns_refresh };
         upstream.rebuild();
         Ok(upstream)
     }
@@ -174,7 +175,9 @@ impl Server {
         let host = text.strip_suffix(":80").filter(|host| !host.is_empty()).unwrap_or(text);
         let header = HeaderValue::try_from(host).map_err(|_| refused())?;
         let addresses = text.parse::<SocketAddr>().map(|address| vec![address]).unwrap_or_default();
-        if addresses.is_empty() && text.rsplit_once(':').is_none_or(|(host, port)| host.parse::<IpAddr>().is_ok() || port.parse::<u16>().is_err()) {
+        if addresses.is_empty()
+            && text.rsplit_once(':').is_none_or(|(host, port)| host.parse::<IpAddr>().is_ok() || port.parse::<u16>().is_err())
+        {
             return Err(refused());
         }
         Ok(Self { text: text.to_owned(), header, addresses: ArcSwap::from_pointee(addresses) })

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use prometheus::core::Collector;
-use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// From 0.25 ms to 10 s: a warm request takes well under a millisecond, a hung upstream up to its time-out.
 const SECONDS: [f64; 16] = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -62,13 +64,31 @@ impl Metrics {
     pub fn new() -> Result<Self, Error> {
         let registry = Registry::new();
         let all = Families { registry: &registry };
-        let auth = all.histograms("auth_duration_seconds", "Seconds from a request's header to its token, by where the token came from.", &["source"], &AUTH_SECONDS)?;
+        let auth = all.histograms(
+            "auth_duration_seconds",
+            "Seconds from a request's header to its token, by where the token came from.",
+            &["source"],
+            &AUTH_SECONDS,
+        )?;
         let cache = all.counters("cache_requests_total", "Token look-ups by result.", &["result"])?;
         let metrics = Self {
-            requests: all.counters("requests_total", "Requests answered, by route, method and exact status.", &["route", "method", "code"])?,
-            request_duration: all.histograms("request_duration_seconds", "Seconds from a request's header to the end of its answer.", &["route"], &SECONDS)?,
+            requests: all.counters(
+                "requests_total",
+                "Requests answered, by route, method and exact status.",
+                &["route", "method", "code"],
+            )?,
+            request_duration: all.histograms(
+                "request_duration_seconds",
+                "Seconds from a request's header to the end of its answer.",
+                &["route"],
+                &SECONDS,
+            )?,
             requests_in_flight: all.gauge("requests_in_flight", "Requests that are being served.")?,
-            auth_decisions: all.counters("auth_decisions_total", "Decisions on requests, by route, result and reason.", &["route", "result", "reason"])?,
+            auth_decisions: all.counters(
+                "auth_decisions_total",
+                "Decisions on requests, by route, result and reason.",
+                &["route", "result", "reason"],
+            )?,
             auth_hit: auth.with_label_values(&["hit"]),
             auth_wait: auth.with_label_values(&["wait"]),
             auth_mint: auth.with_label_values(&["mint"]),
@@ -78,13 +98,30 @@ impl Metrics {
             cache_expired: cache.with_label_values(&["expired"]),
             cache_entries: all.gauge("cache_entries", "Tokens in the cache.")?,
             cache_evictions: all.counters("cache_evictions_total", "Tokens that left the cache, by cause.", &["cause"])?,
-            token_service_requests: all.counters("token_service_requests_total", "Calls to token services, by operation and outcome.", &["service", "operation", "outcome"])?,
-            token_service_duration: all.histograms("token_service_request_duration_seconds", "Seconds that calls to token services took.", &["service", "operation"], &SECONDS)?,
+            token_service_requests: all.counters(
+                "token_service_requests_total",
+                "Calls to token services, by operation and outcome.",
+                &["service", "operation", "outcome"],
+            )?,
+            token_service_duration: all.histograms(
+                "token_service_request_duration_seconds",
+                "Seconds that calls to token services took.",
+                &["service", "operation"],
+                &SECONDS,
+            )?,
             mints: all.counters("mints_total", "Tokens asked for with create_token, by what made it necessary.", &["service", "reason"])?,
             coalesced_waiters: all.gauge("coalesced_waiters", "Requests that wait for a mint that another request began.")?,
-            upstream_errors: all.counters("upstream_errors_total", "Requests that an upstream failed, by reason.", &["upstream", "reason"])?,
+            upstream_errors: all.counters(
+                "upstream_errors_total",
+                "Requests that an upstream failed, by reason.",
+                &["upstream", "reason"],
+            )?,
             connections: all.gauge("connections", "Connections from callers that are open.")?,
-            connections_refused: all.counters("connections_refused_total", "Connections from callers closed unserved, by the limit that they met.", &["limit"])?,
+            connections_refused: all.counters(
+                "connections_refused_total",
+                "Connections from callers closed unserved, by the limit that they met.",
+                &["limit"],
+            )?,
             build_info: all.gauges("build_info", "Always 1; the labels say what is running.", &["version", "revision"])?,
             registry,
         };

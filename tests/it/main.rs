@@ -1,8 +1,12 @@
 //! Whole-process tests: a real bearerd on free ports between a scripted token service and a recording upstream.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+// Clippy lets `#[test]` functions panic, not what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+
+mod check;
 mod framing;
 mod headers;
 mod iap_client;
+mod issuer;
 mod proxy;
 mod support;

@@ -94,7 +94,16 @@ async fn every_parameter_reaches_create_token_and_makes_another_token() {
     get(bearerd.address(), "/full", &[("x-api-key", "k")]).await;
     let calls: Vec<_> = service.recorded().into_iter().filter(|call| call.operation == Operation::Create).collect();
     assert_eq!(calls.len(), 2, "other parameters are another token");
-    let expected = [("clientId", "c"), ("domain", "d"), ("data", r#"{"a": 1}"#), ("scopes", "A.READ,B"), ("acl", "x,y"), ("mem", "cid:1,m"), ("cwid", "w"), ("cid", "i")];
+    let expected = [
+        ("clientId", "c"),
+        ("domain", "d"),
+        ("data", r#"{"a": 1}"#),
+        ("scopes", "A.READ,B"),
+        ("acl", "x,y"),
+        ("mem", "cid:1,m"),
+        ("cwid", "w"),
+        ("cid", "i"),
+    ];
     for (name, value) in expected {
         assert_eq!(calls[0].parameter(name), None);
         assert_eq!(calls[1].parameter(name).as_deref(), Some(value), "{name}");
@@ -131,21 +140,38 @@ async fn services_are_chosen_by_route_and_never_share_a_token() {
 #[tokio::test]
 async fn refusals_before_any_service_is_asked() {
     let (service, upstream) = surroundings().await;
-    let bearerd = Bearerd::between(&service, &upstream, "  - { match: { path_prefix: /api }, upstream: app, credentials: [api_key, session_token] }");
+    let bearerd =
+        Bearerd::between(&service, &upstream, "  - { match: { path_prefix: /api }, upstream: app, credentials: [api_key, session_token] }");
     let jwt = "Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
     let cases: [(&str, &[(&str, &str)], u16, &str, Option<&str>); 8] = [
         ("/other", &[("x-api-key", "k")], 404, "no_route", None),
         ("/api", &[], 401, "missing_credential", Some(r#"Bearer realm="bearerd""#)),
         ("/api", &[("authorization", "Basic dTpw")], 401, "missing_credential", Some(r#"Bearer realm="bearerd""#)),
-        ("/api", &[("x-api-key", "a"), ("x-api-key", "b")], 400, "invalid_credential", Some(r#"Bearer realm="bearerd", error="invalid_request""#)),
-        ("/api", &[("x-api-key", "a"), ("authorization", "Bearer pst")], 400, "invalid_credential", Some(r#"Bearer realm="bearerd", error="invalid_request""#)),
+        (
+            "/api",
+            &[("x-api-key", "a"), ("x-api-key", "b")],
+            400,
+            "invalid_credential",
+            Some(r#"Bearer realm="bearerd", error="invalid_request""#),
+        ),
+        (
+            "/api",
+            &[("x-api-key", "a"), ("authorization", "Bearer pst")],
+            400,
+            "invalid_credential",
+            Some(r#"Bearer realm="bearerd", error="invalid_request""#),
+        ),
         ("/api", &[("x-api-key", "")], 400, "invalid_credential", Some(r#"Bearer realm="bearerd", error="invalid_request""#)),
         ("/api", &[("authorization", jwt)], 401, "invalid_token", Some(r#"Bearer realm="bearerd", error="invalid_token""#)),
         ("/api/..%2fx", &[("x-api-key", "k")], 400, "bad_request", None),
     ];
     for (path, headers, status, word, challenge) in cases {
         let response = get(bearerd.address(), path, headers).await;
-        assert_eq!((response.status, reason(&response).as_str(), response.header("www-authenticate")), (status, word, challenge), "{path} {headers:?}");
+        assert_eq!(
+            (response.status, reason(&response).as_str(), response.header("www-authenticate")),
+            (status, word, challenge),
+            "{path} {headers:?}"
+        );
     }
     assert_eq!(service.recorded().len(), 0);
     assert_eq!(upstream.requests().len(), 0);
@@ -178,7 +204,11 @@ async fn what_the_service_says_becomes_the_right_status_and_an_outage_is_never_t
     for (place, (behaviour, status, word, retry)) in cases.into_iter().enumerate() {
         service.next(Operation::Create, behaviour);
         let response = get(bearerd.address(), "/", &[("x-api-key", &format!("key-{place}"))]).await;
-        assert_eq!((response.status, reason(&response).as_str(), response.header("retry-after").is_some()), (status, word, retry), "case {place}");
+        assert_eq!(
+            (response.status, reason(&response).as_str(), response.header("retry-after").is_some()),
+            (status, word, retry),
+            "case {place}"
+        );
         assert_eq!(response.header("www-authenticate").is_some(), status == 401);
         if word == "token_service_unavailable" && place == 8 {
             assert_eq!(response.header("retry-after"), Some("7"));
@@ -305,7 +335,9 @@ routes:
         address.port(),
     ));
     let mut client = Client::connect(bearerd.address()).await;
-    client.send("GET /v1/a HTTP/1.1\r\nHost: a.b.EXAMPLE.com:8080\r\nX-API-Key: k\r\nX-Team: red\r\nx_team: red\r\nCookie: a=b\r\n\r\n").await;
+    client
+        .send("GET /v1/a HTTP/1.1\r\nHost: a.b.EXAMPLE.com:8080\r\nX-API-Key: k\r\nX-Team: red\r\nx_team: red\r\nCookie: a=b\r\n\r\n")
+        .await;
     assert_eq!(client.receive().await.status, 200);
     let seen = upstream.requests().pop().unwrap();
     assert_eq!(seen.head.all("host"), [address.to_string()]);

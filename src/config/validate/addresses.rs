@@ -10,7 +10,11 @@ use crate::config::{Config, TokenService};
 pub fn check(config: &Config, report: &mut Report<'_>) {
     let listeners = section("listeners");
     if config.listeners.is_empty() {
-        report.mistaken_key(&listeners, "`listeners` is empty: nobody could call", "remove the key for the default, 127.0.0.1:8080".to_owned());
+        report.mistaken_key(
+            &listeners,
+            "`listeners` is empty: nobody could call",
+            "remove the key for the default, 127.0.0.1:8080".to_owned(),
+        );
     }
     let mut used: Vec<(KeyPath, SocketAddr)> =
         config.listeners.iter().enumerate().map(|(index, listener)| (listeners.item(index).key("address"), listener.address)).collect();
@@ -40,7 +44,11 @@ fn doubled(report: &mut Report<'_>, first: &KeyPath, second: &KeyPath) {
     let positions = report.positions();
     let (path, other) = if positions.has(second) || !positions.has(first) { (second, first) } else { (first, second) };
     let by_default = if positions.has(other) { "" } else { " by default" };
-    report.mistake(path, format!("{} is used twice: `{other}` has it too{by_default}", positions.shown(path)), "give each an address or port of its own".to_owned());
+    report.mistake(
+        path,
+        format!("{} is used twice: `{other}` has it too{by_default}", positions.shown(path)),
+        "give each an address or port of its own".to_owned(),
+    );
 }
 
 /// Whether two listeners cannot be there at once. Port 0 is another each time; an unspecified address is all of its family, `[::]` of both.

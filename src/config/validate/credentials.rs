@@ -30,7 +30,11 @@ pub fn check(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
 fn header(name: &str, path: &KeyPath, report: &mut Report<'_>) {
     let shown = report.positions().shown(path);
     if headers::folded(name) == "authorization" {
-        report.mistake(path, format!("no API key is read from {shown}"), "list `basic` or `session_token` for what stands there".to_owned());
+        report.mistake(
+            path,
+            format!("no API key is read from {shown}"),
+            "list `basic` or `session_token` for what stands there".to_owned(),
+        );
     } else if headers::is_managed(name) {
         report.mistake(path, format!("{shown} is not for credentials"), "name a header of your own, as `X-API-Key`".to_owned());
     }

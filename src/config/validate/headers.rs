@@ -58,7 +58,11 @@ fn set(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
             report.mistake(&path, "templates are not supported in header values", "write a fixed value, without `{`".to_owned());
         }
         if let Some(other) = seen.insert(name.to_ascii_lowercase(), name) {
-            report.mistaken_key(&path, format!("{} is the same header as {}", quoted(name), quoted(other)), "remove one of them".to_owned());
+            report.mistaken_key(
+                &path,
+                format!("{} is the same header as {}", quoted(name), quoted(other)),
+                "remove one of them".to_owned(),
+            );
         }
     }
 }
@@ -69,11 +73,19 @@ fn removed(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
         let shown = report.positions().shown(&path);
         let folded = folded(name);
         if FRAMING.contains(&folded.as_str()) {
-            report.mistake(&path, format!("the header {shown} cannot be removed"), "remove it from the list: bearerd deals with it".to_owned());
+            report.mistake(
+                &path,
+                format!("the header {shown} cannot be removed"),
+                "remove it from the list: bearerd deals with it".to_owned(),
+            );
         } else if folded == "authorization" && route.auth == Auth::Required {
             report.mistake(&path, format!("the header {shown} cannot be removed"), "the token goes there".to_owned());
         } else if route.headers.set.keys().any(|set| set.eq_ignore_ascii_case(name)) {
-            report.mistake(&path, format!("{shown} is both set and removed"), "remove it from this list: what the caller sent is gone anyway".to_owned());
+            report.mistake(
+                &path,
+                format!("{shown} is both set and removed"),
+                "remove it from this list: what the caller sent is gone anyway".to_owned(),
+            );
         }
     }
 }

@@ -53,8 +53,12 @@ fn names(config: &Config, report: &mut Report<'_>) {
 
 fn target(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     match (&route.upstream, route.respond) {
-        (None, None) => report.mistaken_key(path, "the route has nowhere to go", "add `upstream: NAME`, or `respond: { status: 204 }`".to_owned()),
-        (Some(_), Some(_)) => report.mistaken_key(&path.key("respond"), "the route has both `upstream` and `respond`", "remove one of them".to_owned()),
+        (None, None) => {
+            report.mistaken_key(path, "the route has nowhere to go", "add `upstream: NAME`, or `respond: { status: 204 }`".to_owned())
+        }
+        (Some(_), Some(_)) => {
+            report.mistaken_key(&path.key("respond"), "the route has both `upstream` and `respond`", "remove one of them".to_owned())
+        }
         (Some(name), None) => reference(name, &path.key("upstream"), "upstream", "upstreams", report),
         (None, Some(_)) => {}
     }
@@ -62,7 +66,7 @@ fn target(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
 
 /// Names count as known where the document has them, even if what they stand for is wrong: that is told apart.
 fn reference(name: &str, path: &KeyPath, what: &str, section_name: &str, report: &mut Report<'_>) {
-    let known = report.positions().names(&section(section_name));
+    let Some(known) = report.names(&section(section_name)) else { return };
     if !known.contains(&name) {
         let shown = report.positions().shown(path);
         report.mistake(path, format!("there is no {what} {shown}"), instead_of(name, &known, &format!("known {section_name}")));
@@ -73,15 +77,25 @@ fn token_service(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     let path = path.key("token").key("service");
     if report.positions().has(&path) {
         reference(&route.token.service, &path, "token service", "token_services", report);
-    } else if route.auth == Auth::Required && !report.positions().names(&section("token_services")).contains(&route.token.service.as_str()) {
+    } else if route.auth == Auth::Required
+        && report.names(&section("token_services")).is_some_and(|names| !names.contains(&route.token.service.as_str()))
+    {
         let message = format!("the route needs the token service {}, which is not there", quoted(&route.token.service));
-        report.mistaken_key(&path, message, "add it under `token_services`, name another in `token: { service: NAME }`, or write `auth: none`".to_owned());
+        report.mistaken_key(
+            &path,
+            message,
+            "add it under `token_services`, name another in `token: { service: NAME }`, or write `auth: none`".to_owned(),
+        );
     }
 }
 
 fn matching(matches: &Match, path: &KeyPath, report: &mut Report<'_>) {
     if matches.path.is_some() && matches.path_prefix.is_some() {
-        report.mistaken_key(&path.key("path_prefix"), "`path` and `path_prefix` together", "keep one: `path` is the whole path, `path_prefix` its first segments".to_owned());
+        report.mistaken_key(
+            &path.key("path_prefix"),
+            "`path` and `path_prefix` together",
+            "keep one: `path` is the whole path, `path_prefix` its first segments".to_owned(),
+        );
     }
 }
 
@@ -107,7 +121,8 @@ fn unused(config: &Config, report: &mut Report<'_>) {
     for name in config.upstreams.keys().filter(|name| !upstreams.contains(name.as_str())) {
         report.warning(&section("upstreams").key(name), format!("no route uses the upstream {}", quoted(name)), None);
     }
-    let services: BTreeSet<&str> = config.routes.iter().filter(|route| route.auth == Auth::Required).map(|route| route.token.service.as_str()).collect();
+    let services: BTreeSet<&str> =
+        config.routes.iter().filter(|route| route.auth == Auth::Required).map(|route| route.token.service.as_str()).collect();
     for (name, service) in &config.token_services {
         let is_served = matches!(service, TokenService::Embedded(embedded) if embedded.address.is_some());
         if !is_served && !services.contains(name.as_str()) {

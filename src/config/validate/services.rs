@@ -33,7 +33,11 @@ fn iap(service: &Iap, path: &KeyPath, report: &mut Report<'_>) {
         return;
     }
     if report.positions().has(&path.key("tls")) {
-        report.mistaken_key(&path.key("tls"), "`tls` does nothing for an `http://` URL", "write `https://` in `url`, or remove `tls`".to_owned());
+        report.mistaken_key(
+            &path.key("tls"),
+            "`tls` does nothing for an `http://` URL",
+            "write `https://` in `url`, or remove `tls`".to_owned(),
+        );
     } else if !is_loopback(&url) {
         report.warning(&path.key("url"), "API keys and tokens travel to this token service in the clear", "use `https://`".to_owned());
     }
@@ -54,7 +58,11 @@ fn tls_pair(tls: &ClientTls, path: &KeyPath, report: &mut Report<'_>) {
         (None, Some(_)) => ("private_key", "certificate"),
         _ => return,
     };
-    report.mistaken_key(&path.key(given), format!("`{given}` without `{missing}`"), format!("a client certificate needs both: add `{missing}`"));
+    report.mistaken_key(
+        &path.key(given),
+        format!("`{given}` without `{missing}`"),
+        format!("a client certificate needs both: add `{missing}`"),
+    );
 }
 
 fn embedded(service: &Embedded, path: &KeyPath, report: &mut Report<'_>) {

@@ -35,6 +35,8 @@ pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Fu
             () = &mut shutdown => break,
             accepted = accept(&listener, &slots) => match accepted {
                 Ok(accepted) => accepted,
+                // The client gave up in the backlog.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
                     tracing::warn!(%error, "the token service cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -63,6 +65,7 @@ pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Fu
 async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
+    // Without it answers are only slower.
+    let _ = stream.set_nodelay(true);
     Ok((stream, slot))
 }

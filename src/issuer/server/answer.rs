@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::issuer::refusal::Refusal;
 use crate::secret::Secret;
@@ -16,10 +16,22 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\
 /// The same with the reason (RFC 6750 section 3.1), where there was a credential.
 const CHALLENGE_AGAIN: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\", error=\"invalid_token\"");
 
+#[derive(Serialize)]
+struct TokenResponse<'t> {
+    access_token: &'t str,
+    token_type: &'static str,
+}
+
+#[derive(Serialize)]
+struct ErrorResponse<'t> {
+    code: &'t str,
+    message: &'t str,
+    details: [(); 0],
+}
+
 /// 201 with a token.
 pub fn token(token: &Secret) -> Response {
-    let body = json!({ "access_token": token.expose(), "token_type": "Bearer" });
-    private((StatusCode::CREATED, Json(body)))
+    private((StatusCode::CREATED, Json(TokenResponse { access_token: token.expose(), token_type: "Bearer" })))
 }
 
 /// An answer that no cache may keep (RFC 6749 section 5.1).
@@ -29,7 +41,7 @@ pub fn private(answer: impl IntoResponse) -> Response {
 
 /// An error in the API's form.
 pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    private((status, Json(json!({ "code": code, "message": message, "details": [] }))))
+    private((status, Json(ErrorResponse { code, message, details: [] })))
 }
 
 /// 401 where there is no credential at all.

@@ -29,7 +29,8 @@ impl Bearerd {
         let ports = "admin: { address: 127.0.0.1:0 }\nmetrics: { address: 127.0.0.1:0 }\n";
         let listeners = if configuration.contains("listeners:") { "" } else { "listeners: [{ address: 127.0.0.1:0 }]\n" };
         let text = format!("{listeners}{ports}{configuration}");
-        let loaded = config::from_text(&text, "test.yaml", &Environment::default(), Path::new(".")).unwrap_or_else(|error| panic!("{error}"));
+        let loaded =
+            config::from_text(&text, "test.yaml", &Environment::default(), Path::new(".")).unwrap_or_else(|error| panic!("{error}"));
         let clock = Clock::steppable();
         let sockets = Sockets::bind(&loaded.config).unwrap();
         let addresses = sockets.addresses().unwrap();

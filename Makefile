@@ -1,0 +1,58 @@
+# Run `make` for the list of targets. What they install goes under target/; Debian packages alone go into the system.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO_DENY_VERSION := 0.20.2
+KUBERNETES_VALIDATE_VERSION := 1.37.0
+
+CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)
+
+.PHONY: run test lint bench build clean help cmake
+
+# In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
+run: cmake ## Build (about two minutes the first time), and start the demo on loopback
+	@if [ -t 0 ]; then set -m; fi; cargo run --locked -- demo; exit $$?
+
+test: cmake $(PEERS) ## Run all tests, those with real clients and tools too
+	@cargo test --locked --no-fail-fast --features peers
+
+lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO_DENY) --all-features check licenses bans sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+bench: cmake ## Run the benchmarks (a release build first: several minutes)
+	@cargo bench --locked
+
+build: cmake ## Build target/release/bearerd (several minutes)
+	@cargo build --locked --release
+
+clean: ## Remove everything built and everything installed under target/
+	@cargo clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The crate libz-ng-sys, under pingora, builds its C code with cmake.
+cmake:
+	@command -v cmake >/dev/null || tools/debian-packages.sh cmake
+
+# Its own release profile takes many minutes (fat LTO); the checks here are short whatever the optimisation.
+$(CARGO_DENY):
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
+		cargo install --quiet --locked --root $(@:/bin/cargo-deny=) cargo-deny@$(CARGO_DENY_VERSION)
+
+target/peers/.libiap: tests/peers/setup.sh tools/venv.sh
+	@bash $<
+	@mkdir -p $(@D) && touch $@
+
+target/peers/.kubernetes-validate-%: tools/venv.sh
+	@tools/venv.sh target/peers/kubernetes-venv kubernetes-validate==$*
+	@touch $@
+
+target/peers/promtool:
+	@tools/promtool.sh $@

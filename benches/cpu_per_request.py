@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""What bearerd costs beside a bare pingora built the same way: CPU per warm request, memory, start, cold mint.
+
+    cargo build --release --bin bearerd --example bare_pingora
+    benches/cpu_per_request.py [--rounds 5] [--seconds 4] [--connections 64]
+
+Needs wrk and nginx (Debian packages of these names). Load and upstream are pinned to processor 0, each proxy, with one worker, to processor 1;
+1,000 API keys in turn, tokens of the embedded service. CPU time is that of the proxy's process over the requests that it answered: it holds still
+on a shared machine where a throughput does not. Quote ratios of one run.
+"""
+import argparse, base64, contextlib, hashlib, http.client, json, os, pathlib, re, socket, statistics, subprocess, tempfile, time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RELEASE = ROOT / "target" / "release"
+TICKS = os.sysconf("SC_CLK_TCK")
+KEYS = [f"bench-key-{i:04d}" for i in range(1000)]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(port):
+    deadline = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if time.monotonic() > deadline:
+            raise SystemExit(f"nothing listens on {port}")
+        time.sleep(0.002)
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def rss_mib(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1)) / 1024
+
+
+def start(folder, name, command, log="/dev/null"):
+    with open(folder / log if log != "/dev/null" else log, "w") as out:
+        return subprocess.Popen(["taskset", "-c", "1" if name != "upstream" else "0", *map(str, command)], stdout=out, stderr=out, cwd=folder)
+
+
+def upstream(folder, port):
+    body = "hello from upstream " * 5
+    (folder / "nginx.conf").write_text(f"""
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err crit;
+events {{ worker_connections 8192; }}
+http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 3600s;
+ server {{ listen 127.0.0.1:{port} backlog=8192; location / {{ default_type text/plain; return 200 "{body}"; }} }} }}
+""")
+    return start(folder, "upstream", ["nginx", "-c", folder / "nginx.conf", "-p", folder])
+
+
+def configuration(folder, name, upstream_port, access):
+    ports = {"proxy": free_port(), "admin": free_port(), "metrics": free_port(), "service": free_port()}
+    keys = "".join(f"  - {{ name: k{i}, hash: \"sha256:{hashlib.sha256(k.encode()).hexdigest()}\", scopes: [{', '.join(f'SCOPE.{n}.READ' for n in range(16))}] }}\n"
+                   for i, k in enumerate(KEYS))
+    (folder / "keys.yaml").write_text("keys:\n" + keys)
+    (folder / f"{name}.yaml").write_text(f"""
+listeners: [{{ address: "127.0.0.1:{ports['proxy']}" }}]
+admin: {{ address: "127.0.0.1:{ports['admin']}" }}
+metrics: {{ address: "127.0.0.1:{ports['metrics']}" }}
+token_services:
+  default: {{ kind: embedded, address: "127.0.0.1:{ports['service']}", keys_file: keys.yaml, signing_key_file: signing.pem }}
+upstreams: {{ app: {{ servers: ["127.0.0.1:{upstream_port}"], pool: {{ idle: 256 }} }} }}
+routes: [{{ upstream: app, validate: {{ details: off }} }}]
+logging: {{ access: {str(access).lower()}, format: json }}
+workers: 1
+""")
+    return ports, [RELEASE / "bearerd", "run", "-c", folder / f"{name}.yaml"]
+
+
+def load(folder, port, seconds, connections):
+    script = folder / "keys.lua"
+    script.write_text("local n, r = 0, {}\nfor i = 0, 999 do r[i] = string.format('GET /api/v1/items HTTP/1.1\\r\\nHost: svc.local\\r\\nUser-Agent: bench\\r\\n"
+                      "Accept: */*\\r\\nX-API-Key: bench-key-%04d\\r\\n\\r\\n', i) end\nrequest = function() n = (n + 1) % 1000; return r[n] end\n")
+    out = subprocess.run(["taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, f"http://127.0.0.1:{port}/"],
+                         capture_output=True, text=True, check=True).stdout
+    bad = re.search(r"Non-2xx.*|Socket errors.*", out)
+    if bad:
+        raise SystemExit(f"port {port}: {bad.group(0)}")
+    return int(re.search(r"(\d+) requests in", out).group(1)), float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
+
+
+def time_to_ready(folder, command, port):
+    began = time.monotonic()
+    process = start(folder, "ready", command)
+    wait_for(port)
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    while True:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        response.read()
+        if response.status == 200:
+            break
+    return process, time.monotonic() - began
+
+
+def request(connection, method, path, headers):
+    began = time.perf_counter()
+    connection.request(method, path, headers=headers)
+    response = connection.getresponse()
+    response.read()
+    if response.status >= 300:
+        raise SystemExit(f"{method} {path}: {response.status}")
+    return time.perf_counter() - began
+
+
+def cold_mint(ports, upstream_port):
+    """A cold request through bearerd, less a warm one: against the same call sent straight to the token service over HTTP, less nothing."""
+    proxy, service = (http.client.HTTPConnection("127.0.0.1", ports[name]) for name in ("proxy", "service"))
+    cold, warm, direct = [], [], []
+    for key in KEYS[:300]:
+        direct.append(request(service, "POST", "/v1/tokens", {"X-API-Key": key, "Content-Length": "0"}))
+        cold.append(request(proxy, "GET", "/", {"X-API-Key": key}))
+        warm.append(request(proxy, "GET", "/", {"X-API-Key": key}))
+    return {name: min(values) for name, values in (("cold", cold), ("warm", warm), ("direct", direct))} | {
+        "median_added": statistics.median(c - w - d for c, w, d in zip(cold, warm, direct))}
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=4)
+    arguments.add_argument("--connections", type=int, default=64)
+    options = arguments.parse_args()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="bearerd-bench-"))
+    up = free_port()
+    running = [upstream(folder, up)]
+    try:
+        wait_for(up)
+        ready, rss = [], []
+        for _ in range(5):
+            ports, command = configuration(folder, "probe", up, False)
+            process, took = time_to_ready(folder, command, ports["metrics"])
+            ready.append(took)
+            rss.append(rss_mib(process.pid))
+            process.kill()
+            process.wait()
+        # The service is asked over HTTP for this one, as a real one is.
+        service_ports, service = configuration(folder, "service", up, False)
+        running.append(start(folder, "service", service))
+        wait_for(service_ports["service"])
+        ports, command = configuration(folder, "cold", up, False)
+        text = (folder / "cold.yaml").read_text()
+        text = re.sub(r"default: \{.*\}", f'default: {{ kind: iap, url: "http://127.0.0.1:{service_ports["service"]}" }}', text)
+        (folder / "cold.yaml").write_text(text)
+        running.append(start(folder, "cold", command))
+        wait_for(ports["proxy"])
+        mint = cold_mint(ports | {"service": service_ports["service"]}, up)
+        for process in running[1:]:
+            process.kill()
+        targets = []
+        floor = free_port()
+        running.append(start(folder, "floor", [RELEASE / "examples" / "bare_pingora", floor, up]))
+        targets.append(("bare pingora", floor, running[-1].pid))
+        for name, access in (("bearerd", False), ("bearerd with access log", True)):
+            ports, command = configuration(folder, name.replace(" ", "-"), up, access)
+            running.append(start(folder, name, command))
+            targets.append((name, ports["proxy"], running[-1].pid))
+        for _, port, _ in targets:
+            wait_for(port)
+            load(folder, port, 1, options.connections)
+        rows = {name: [] for name, _, _ in targets}
+        for _ in range(options.rounds):
+            for name, port, pid in targets:
+                before = cpu_seconds(pid)
+                count, rate = load(folder, port, options.seconds, options.connections)
+                rows[name].append(((cpu_seconds(pid) - before) / count * 1e6, rate))
+        base = statistics.median(us for us, _ in rows["bare pingora"])
+        print(f"{'proxy':26s} {'CPU us/request':>15s} {'ratio':>7s} {'requests/s':>11s} {'RSS MiB':>8s}")
+        for name, port, pid in targets:
+            us = statistics.median(us for us, _ in rows[name])
+            print(f"{name:26s} {us:15.2f} {us / base:7.3f} {statistics.median(rate for _, rate in rows[name]):11.0f} {rss_mib(pid):8.1f}")
+        print(f"start to ready: {statistics.median(ready) * 1e3:.1f} ms; idle RSS: {statistics.median(rss):.1f} MiB")
+        print(f"cold key: {mint['cold'] * 1e3:.2f} ms at least, a warm request {mint['warm'] * 1e3:.2f}, the token service alone {mint['direct'] * 1e3:.2f}; "
+              f"added {(mint['cold'] - mint['warm'] - mint['direct']) * 1e3:.2f} ms at least, {mint['median_added'] * 1e3:.2f} ms in the median")
+    finally:
+        for process in running:
+            process.kill()
+
+
+main()

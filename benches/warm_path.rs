@@ -1,0 +1,92 @@
+//! What bearerd adds to a warm request, piece by piece: key extraction, cache hit, injection.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bearerd::clock::Clock;
+use bearerd::credential::{self, Credential, Source};
+use bearerd::exchange::{Bounds, Capacity, Exchange, Lookup, Service};
+use bearerd::proxy::inject::{self, Caller, Facts, Managed, RouteHeaders};
+use bearerd::secret::{HashKey, Secret};
+use bearerd::telemetry::metrics::Metrics;
+use bearerd::token_service::{Error, TokenDetails, TokenParams, TokenService};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use pingora::http::RequestHeader;
+use tokio::runtime::Runtime;
+
+/// As long as a real one.
+const TOKEN: usize = 800;
+
+struct Mints;
+
+#[async_trait]
+impl TokenService for Mints {
+    async fn create_token(&self, _: &Credential, _: &TokenParams) -> Result<Secret, Error> {
+        Ok(Secret::from("t".repeat(TOKEN)))
+    }
+    async fn get_token_details(&self, _: &Secret) -> Result<TokenDetails, Error> {
+        Ok(TokenDetails::default())
+    }
+    async fn refresh_token(&self, _: &Secret) -> Result<Secret, Error> {
+        Err(Error::Denied)
+    }
+    async fn revoke_token(&self, _: &Secret) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn headers() -> HeaderMap {
+    [("host", "svc.local"), ("user-agent", "bench"), ("accept", "*/*"), ("x-api-key", "key-0001")]
+        .into_iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .collect()
+}
+
+fn request() -> RequestHeader {
+    let mut request = RequestHeader::build("GET", b"/api/v1/items?page=2", Some(4)).unwrap();
+    for (name, value) in [("Host", "svc.local"), ("User-Agent", "bench"), ("Accept", "*/*"), ("X-Api-Key", "key-0001")] {
+        request.append_header(name, value).unwrap();
+    }
+    request
+}
+
+fn warm_path(criterion: &mut Criterion) {
+    let sources = [Source::Header(HeaderName::from_static("x-api-key")), Source::Basic, Source::SessionToken];
+    let map = headers();
+    criterion.bench_function("extract", |bench| {
+        bench.iter(|| credential::extract(&sources, true, black_box(&map), None).ok().map(|found| found.value.len()))
+    });
+
+    let runtime = Runtime::new().unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let capacity = Capacity { tokens: 100_000, negative: 1000, negative_ttl: Duration::from_secs(30) };
+    let exchange = Arc::new(Exchange::new(HashKey::random().unwrap(), capacity, Clock::system(), runtime.handle().clone(), metrics));
+    let bounds = Bounds { concurrency: 1, rate: 1_000_000, queue: 1, wait: Duration::from_secs(1), skew: Duration::ZERO };
+    let service = Arc::new(Service::new("bench", "iap", "http://localhost", Arc::new(Mints), bounds));
+    let grant = Arc::new(exchange.grant(&service, TokenParams::default(), false, Duration::from_secs(3600)));
+    let presented = credential::extract(&sources, true, &map, None).ok().unwrap();
+    let Lookup::Miss(key) = exchange.lookup(&grant, &presented) else { unreachable!("the cache is empty") };
+    let token = runtime.block_on(exchange.mint(&grant, &presented, key)).1.unwrap();
+    criterion.bench_function("cache hit", |bench| bench.iter(|| matches!(exchange.lookup(&grant, black_box(&presented)), Lookup::Hit(_))));
+
+    let mut managed = Managed::new();
+    sources.iter().for_each(|source| managed.add_source(source));
+    let (caller, request_id) = (Caller::new(Ipv4Addr::LOCALHOST.into(), false), HeaderValue::from_static("0123456789abcdef"));
+    let facts = Facts { caller: &caller, request_id: &request_id, token: Some(&token), host: None, version: Version::HTTP_11 };
+    criterion.bench_function("inject", |bench| {
+        bench.iter_batched(
+            request,
+            |mut request| inject::apply(&mut request, &managed, &RouteHeaders::default(), &facts).map(|()| request),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, warm_path);
+criterion_main!(benches);

@@ -1,0 +1,109 @@
+//! `bearerd keys` and `bearerd token-service` as processes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+fn bearerd(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
+    command.current_dir(directory).args(arguments);
+    command
+}
+
+fn run(directory: &TempDir, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = bearerd(directory.path(), arguments).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn configure(directory: &TempDir, address: &str) {
+    let service = format!("{{ kind: embedded, address: '{address}', keys_file: keys.yaml, signing_key_file: signing.pem }}");
+    let text = format!(
+        "token_services:\n  default: {service}\nupstreams:\n  app: {{ servers: ['127.0.0.1:3000'] }}\nroutes:\n  - {{ upstream: app }}\n"
+    );
+    std::fs::write(directory.path().join("bearerd.yaml"), text).unwrap();
+}
+
+/// A token service that is ready, and the line that said so.
+fn start(directory: &TempDir) -> (Child, String, BufReader<ChildStderr>) {
+    let mut child = bearerd(directory.path(), &["token-service"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    (child, line, stderr)
+}
+
+#[test]
+fn a_new_key_alone_is_on_standard_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["keys", "new", "--name", "alice", "--scopes", "A,B", "--mem", "cid:1", "--tenant", "acme", "--expires", "90d"];
+    let (code, out, err) = run(&directory, &arguments);
+    assert_eq!(code, Some(0));
+    let key = out.strip_suffix('\n').unwrap();
+    assert!(key.starts_with("brd_") && key.len() == 47 && !err.contains(key), "{out}{err}");
+    for text in ["- name: \"alice\"", "hash: \"sha256:", "scopes: [\"A\",\"B\"]", "tenant: \"acme\"", "expires: "] {
+        assert!(err.contains(text), "{err}");
+    }
+}
+
+#[test]
+fn a_new_key_goes_into_the_file_and_a_second_of_its_name_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["keys", "new", "--name", "alice", "--keys-file", "keys.yaml"];
+    let (code, out, _) = run(&directory, &arguments);
+    let text = std::fs::read_to_string(directory.path().join("keys.yaml")).unwrap();
+    assert!(code == Some(0) && !text.contains(out.trim()));
+    let (code, out, err) = run(&directory, &arguments);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("keys.yaml has a key named `alice` already"), "{err}");
+    assert_eq!(std::fs::read_to_string(directory.path().join("keys.yaml")).unwrap(), text);
+}
+
+#[test]
+fn wrong_arguments_are_a_usage_error() {
+    let directory = tempfile::tempdir().unwrap();
+    for rest in [&["--name", "a:b"][..], &["--name", "a", "--expires", "2020-01-01"], &["--name", "a", "--expires", "soon"], &[]] {
+        assert_eq!(run(&directory, &[&["keys", "new"], rest].concat()).0, Some(2));
+    }
+}
+
+#[test]
+fn the_service_says_when_it_is_ready_and_ends_when_told_to() {
+    for signal in ["-TERM", "-INT"] {
+        let directory = tempfile::tempdir().unwrap();
+        configure(&directory, "127.0.0.1:0");
+        run(&directory, &["keys", "new", "--name", "alice", "--keys-file", "keys.yaml"]);
+        run(&directory, &["keys", "new", "--name", "bob", "--keys-file", "keys.yaml"]);
+        let (mut child, line, mut stderr) = start(&directory);
+        assert!(line.starts_with("token service on http://127.0.0.1:") && line.ends_with(", 2 keys\n"), "{line}");
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        assert_eq!((child.wait().unwrap().code(), rest.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    configure(&directory, &address);
+    std::fs::write(directory.path().join("keys.yaml"), "keys: []\n").unwrap();
+    let (code, _, err) = run(&directory, &["token-service"]);
+    assert!(code == Some(1) && err.contains(&format!("cannot listen on {address}")), "{err}");
+}
+
+#[test]
+fn a_mistake_in_a_file_is_a_bad_configuration_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(run(&directory, &["token-service"]).0, Some(78));
+    configure(&directory, "127.0.0.1:0");
+    let (code, _, err) = run(&directory, &["token-service"]);
+    assert!(code == Some(78) && err.contains("cannot read the keys file") && err.contains("keys new"), "{err}");
+    std::fs::write(directory.path().join("keys.yaml"), "keys:\n  - name: alice\n    hash: plain\n").unwrap();
+    let (code, _, err) = run(&directory, &["token-service"]);
+    assert!(code == Some(78) && err.contains("keys.yaml:3:11: this is not the hash of a key"), "{err}");
+    assert!(!err.contains("plain"), "{err}");
+}
