@@ -1,7 +1,5 @@
 //! Answers that bearerd writes itself, and what a failure of pingora's means to the caller.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
@@ -9,11 +7,8 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 use tokio::time;
 
+use super::connection::LINGER;
 use crate::refusal::{Reason, Refusal};
-
-/// How long the rest of a refused request's body is read and thrown away: closed with unread bytes, the connection would be reset and the answer
-/// lost on its way.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Writes a refusal as a problem body. The rest of the request is never read as another request: where a body is unread, the connection closes.
 pub(super) async fn problem(session: &mut Session, refusal: &Refusal, request_id: Option<&HeaderValue>) -> pingora::Result<()> {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod check;
+mod framing;
+mod headers;
 mod iap_client;
 mod issuer;
 mod proxy;

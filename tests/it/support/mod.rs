@@ -5,5 +5,6 @@ pub mod client;
 pub mod events;
 pub mod http;
 pub mod server;
+pub mod stage;
 pub mod token_service;
 pub mod upstream;
