@@ -226,19 +226,19 @@ impl Exchange {
     pub fn lookup(&self, grant: &Grant, credential: &Presented<'_>) -> Lookup {
         let key = grant.key(credential);
         let now = self.clock.now();
-        match self.cache.get(&key) {
+        let nothing = match self.cache.get(&key) {
             Some(token) if token.is_valid(now, grant.service.skew) => {
                 self.metrics.cache_hit.inc();
                 return Lookup::Hit(token);
             }
-            Some(_) => self.metrics.cache_expired.inc(),
-            None => {}
-        }
+            Some(_) => &self.metrics.cache_expired,
+            None => &self.metrics.cache_miss,
+        };
         if let Some(error) = self.negative.get(&key, now) {
             self.metrics.cache_negative.inc();
             return Lookup::Refused(error);
         }
-        self.metrics.cache_miss.inc();
+        nothing.inc();
         Lookup::Miss(key)
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
@@ -242,6 +242,11 @@ impl ProxyHttp for Proxy {
             version: session.req_header().version,
         };
         inject::apply(request, &self.managed, &route.headers, &facts)
+    }
+
+    async fn response_filter(&self, session: &mut Session, _: &mut ResponseHeader, _: &mut Context) -> pingora::Result<()> {
+        answer::announce_end(session);
+        Ok(())
     }
 
     /// Nothing was sent yet, so another server may be asked whatever the method.

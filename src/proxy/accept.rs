@@ -5,12 +5,12 @@
 //! accepted; connections that stay idle are closed; requests in flight finish.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use ipnet::IpNet;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
@@ -61,39 +61,58 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Accepts until `stop`, and what the kernel has accepted by then. `draining` makes answers say `Connection: close`.
+    /// Accepts until `stop`, and what the kernel has accepted by then; later callers are refused, while the others are still served. `draining` makes
+    /// answers say `Connection: close`.
     pub async fn run(self, connections: Arc<Connections>, draining: ShutdownWatch, mut stop: ShutdownWatch) {
-        let shared = Arc::new(self);
-        let seats = Arc::new(Seats::default());
+        let Self { socket, limits, app } = self;
+        let door = Arc::new(Door { limits, app, seats: Arc::default(), connections, draining });
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => break,
-                accepted = shared.socket.accept() => shared.accepted(accepted, &seats, &connections, &draining).await,
+                accepted = socket.accept() => match accepted {
+                    Ok((tcp, peer)) => door.admit(tcp, peer.ip()),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
             }
         }
-        while let Some(Ok(accepted)) = shared.socket.accept().now_or_never() {
-            shared.accepted(Ok(accepted), &seats, &connections, &draining).await;
+        if let Err(error) = door.admit_last(socket) {
+            tracing::warn!(%error, "the connections that came last could not be accepted");
+        }
+    }
+}
+
+/// What a listener's connections share. Not the socket: it closes while they are still served.
+struct Door {
+    limits: Limits,
+    app: Arc<HttpProxy<Proxy>>,
+    seats: Arc<Seats>,
+    connections: Arc<Connections>,
+    draining: ShutdownWatch,
+}
+
+impl Door {
+    /// Admits what the kernel has accepted. Asks the kernel itself: tokio knows of a connection only after it has polled for one.
+    fn admit_last(self: &Arc<Self>, socket: TcpListener) -> io::Result<()> {
+        let socket = socket.into_std()?;
+        loop {
+            match socket.accept() {
+                Ok((tcp, peer)) => {
+                    tcp.set_nonblocking(true)?;
+                    self.admit(TcpStream::from_std(tcp)?, peer.ip());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
-    async fn accepted(
-        self: &Arc<Self>,
-        accepted: std::io::Result<(TcpStream, std::net::SocketAddr)>,
-        seats: &Arc<Seats>,
-        connections: &Arc<Connections>,
-        draining: &ShutdownWatch,
-    ) {
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                time::sleep(ACCEPT_PAUSE).await;
-                return;
-            }
-        };
-        let limits = &self.limits;
-        let peer = peer.ip().to_canonical();
+    fn admit(self: &Arc<Self>, tcp: TcpStream, peer: IpAddr) {
+        let Self { limits, seats, connections, .. } = &**self;
+        let peer = peer.to_canonical();
         let admission = match seats.admit(peer, limits, &connections.metrics) {
             Ok(admission) => admission,
             Err(limit) => {
@@ -105,9 +124,10 @@ impl Listener {
         // Only a hint to the kernel: without it answers still arrive.
         let _ = tcp.set_nodelay(true);
         let trusted = limits.trusted_peers.iter().any(|network| network.contains(&peer));
-        let connection = Arc::new(Connection::new(Caller::new(peer, trusted), limits.header_bytes, limits.headers, admission));
+        let connection =
+            Arc::new(Connection::new(Caller::new(peer, trusted), limits.header_bytes, limits.headers, self.draining.clone(), admission));
         match CallerStream::new(tcp, Arc::clone(&connection), limits.header_timeout) {
-            Ok(stream) => connections.spawn(connection.clone(), Arc::clone(self).serve(stream, connection, draining.clone())),
+            Ok(stream) => connections.spawn(connection.clone(), Arc::clone(self).serve(stream, connection, self.draining.clone())),
             Err(error) => tracing::error!(%error, "a connection could not be set up"),
         }
     }
@@ -182,9 +202,12 @@ impl Connections {
     /// Returns how many had to be cut off.
     pub async fn drain(&self, timeout: Duration) -> usize {
         let finish = async {
-            if time::timeout(IDLE_GRACE, self.emptied()).await.is_err() {
-                self.abort(|connection| connection.close_if_idle());
-                self.emptied().await;
+            // Again and again: a connection whose answer began before the end was announced does not know that it should close.
+            loop {
+                self.abort(Connection::close_if_still_idle);
+                if time::timeout(IDLE_GRACE, self.emptied()).await.is_ok() {
+                    return;
+                }
             }
         };
         if time::timeout(timeout, finish).await.is_ok() {

@@ -7,11 +7,20 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 use tokio::time;
 
-use super::connection::LINGER;
+use super::connection::{Connection, LINGER};
 use crate::refusal::{Reason, Refusal};
+
+/// Makes the answer that is about to be written the connection's last where bearerd is ending. pingora looks at that only when a request comes,
+/// which may be long before its answer.
+pub(super) fn announce_end(session: &mut Session) {
+    if Connection::of(session.digest()).is_some_and(|connection| connection.is_draining()) {
+        session.set_keepalive(None);
+    }
+}
 
 /// Writes a refusal as a problem body. The rest of the request is never read as another request: where a body is unread, the connection closes.
 pub(super) async fn problem(session: &mut Session, refusal: &Refusal, request_id: Option<&HeaderValue>) -> pingora::Result<()> {
+    announce_end(session);
     if refusal.reason == Reason::BadRequest {
         session.set_keepalive(None);
     }
@@ -29,6 +38,7 @@ pub(super) async fn problem(session: &mut Session, refusal: &Refusal, request_id
 
 /// Writes an answer without a body.
 pub(super) async fn empty(session: &mut Session, status: StatusCode) -> pingora::Result<()> {
+    announce_end(session);
     let mut header = ResponseHeader::build(status, Some(4))?;
     if status != StatusCode::NO_CONTENT {
         header.insert_header("Content-Length", HeaderValue::from_static("0"))?;

@@ -15,6 +15,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
+use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -33,6 +34,8 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 enum Phase {
     /// No byte of a request has come: it may be closed without harm.
     Idle,
+    /// No byte has come since the last look, while bearerd ends: closed at the next.
+    Spared,
     /// Some of a header section has come.
     Header,
     /// A request is being served.
@@ -51,13 +54,14 @@ pub struct Connection {
     /// Most lines of a header section.
     pub headers: usize,
     phase: AtomicU8,
+    draining: ShutdownWatch,
     /// Freed when the connection ends.
     _admission: Admission,
 }
 
 impl Connection {
-    pub(super) fn new(caller: Caller, header_bytes: usize, headers: usize, admission: Admission) -> Self {
-        Self { caller, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), _admission: admission }
+    pub(super) fn new(caller: Caller, header_bytes: usize, headers: usize, draining: ShutdownWatch, admission: Admission) -> Self {
+        Self { caller, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), draining, _admission: admission }
     }
 
     /// The connection of a request.
@@ -75,9 +79,27 @@ impl Connection {
         self.phase.store(Phase::Serving as u8, Ordering::Release);
     }
 
-    /// Takes an idle connection out of service. `false` where a request has begun.
-    pub(super) fn close_if_idle(&self) -> bool {
-        self.step(Phase::Idle, Phase::Closing)
+    /// Takes a connection out of service that was idle at the last call already. `false` where a request has begun, or may be on its way.
+    pub(super) fn close_if_still_idle(&self) -> bool {
+        let still = self.step(Phase::Spared, Phase::Closing);
+        if !still {
+            self.step(Phase::Idle, Phase::Spared);
+        }
+        still
+    }
+
+    /// Whether bearerd is ending: then this request should be the connection's last.
+    pub(super) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    fn in_request(&self) -> bool {
+        self.is(Phase::Header) || self.is(Phase::Serving)
+    }
+
+    /// The first byte of a request has come. `false` where the connection is being closed.
+    fn begin_request(&self) -> bool {
+        self.step(Phase::Idle, Phase::Header) || self.step(Phase::Spared, Phase::Header)
     }
 
     fn step(&self, from: Phase, to: Phase) -> bool {
@@ -113,7 +135,15 @@ impl CallerStream {
         let placeholder = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = Arc::new(ProxyDigest::new(placeholder, Some(Box::new(Arc::clone(&connection)))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
-        Ok(Self { inner: BufWriter::with_capacity(WRITE_BUFFER, tcp), connection, digest, socket, header_timeout, deadline: None, linger: None })
+        Ok(Self {
+            inner: BufWriter::with_capacity(WRITE_BUFFER, tcp),
+            connection,
+            digest,
+            socket,
+            header_timeout,
+            deadline: None,
+            linger: None,
+        })
     }
 
     /// Answers 408 and ends the connection once a begun header section is late.
@@ -163,9 +193,9 @@ impl AsyncRead for CallerStream {
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(outcome) => {
                 // The first byte of a request: from here on the connection is not idle, unless it was closed a moment ago.
-                if buf.filled().len() > before && self.connection.is(Phase::Idle) {
+                if buf.filled().len() > before && !self.connection.in_request() {
                     self.deadline = None;
-                    if !self.connection.step(Phase::Idle, Phase::Header) {
+                    if !self.connection.begin_request() {
                         buf.set_filled(before);
                     }
                 }
@@ -177,7 +207,12 @@ impl AsyncRead for CallerStream {
                 Poll::Pending
             }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                // Whoever waits has nothing more to write for now: the caller gets what there is. pingora itself flushes a body of known length only
+                // at its end, so that a slow one would leave the caller without even a status. A failure shows in the next write.
+                let _ = Pin::new(&mut self.inner).poll_flush(cx);
+                Poll::Pending
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Whole-process tests: a real bearerd on free ports between a scripted token service and a recording upstream.
-
 // Clippy lets `#[test]` functions panic, not what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod check;
+mod drain;
+mod flights;
 mod framing;
 mod headers;
 mod iap_client;
 mod issuer;
+mod observe;
 mod proxy;
 mod support;

@@ -11,7 +11,9 @@ use bearerd::config::{self, Environment};
 use bearerd::telemetry::metrics;
 use tokio::sync::watch;
 
-use super::client;
+use super::client::{self, Client};
+use super::events::PATIENCE;
+use super::process::on_free_ports;
 use super::token_service::ScriptedTokenService;
 use super::upstream::RecordingUpstream;
 
@@ -24,13 +26,10 @@ pub struct Bearerd {
 }
 
 impl Bearerd {
-    /// Starts with `configuration`, to which free ports are added.
+    /// Starts with `configuration`, to which free ports are added where it names no listeners.
     pub fn start(configuration: &str) -> Self {
-        let ports = "admin: { address: 127.0.0.1:0 }\nmetrics: { address: 127.0.0.1:0 }\n";
-        let listeners = if configuration.contains("listeners:") { "" } else { "listeners: [{ address: 127.0.0.1:0 }]\n" };
-        let text = format!("{listeners}{ports}{configuration}");
-        let loaded =
-            config::from_text(&text, "test.yaml", &Environment::default(), Path::new(".")).unwrap_or_else(|error| panic!("{error}"));
+        let loaded = config::from_text(&on_free_ports(configuration), "test.yaml", &Environment::default(), Path::new("."))
+            .unwrap_or_else(|error| panic!("{error}"));
         let clock = Clock::steppable();
         let sockets = Sockets::bind(&loaded.config).unwrap();
         let addresses = sockets.addresses().unwrap();
@@ -63,13 +62,22 @@ impl Bearerd {
 
     /// All series of `/metrics`.
     pub async fn series(&self) -> BTreeMap<String, f64> {
-        let text = client::get(self.addresses.metrics, "/metrics", &[]).await.body.text();
-        metrics::series(&text).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        series(self.addresses.metrics).await
     }
 
     /// One series; 0 where there is none.
     pub async fn value(&self, name: &str) -> f64 {
         self.series().await.get(name).copied().unwrap_or(0.0)
+    }
+
+    /// Asks until one series is `wanted`.
+    pub async fn until(&self, name: &str, wanted: f64) {
+        until(self.addresses.metrics, name, |value| value == wanted).await;
+    }
+
+    /// Asks until one series is at least `wanted`.
+    pub async fn until_at_least(&self, name: &str, wanted: f64) {
+        until(self.addresses.metrics, name, |value| value >= wanted).await;
     }
 
     /// The status of a probe.
@@ -82,11 +90,35 @@ impl Bearerd {
         self.stop.send_replace(how);
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended; panics when that takes a minute.
     pub async fn ended(mut self) {
         let thread = self.thread.take().unwrap();
-        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
+        let joined = tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap());
+        tokio::time::timeout(PATIENCE, joined).await.expect("the end within a minute").unwrap();
     }
+}
+
+/// All series that a metrics listener shows.
+pub async fn series(metrics: SocketAddr) -> BTreeMap<String, f64> {
+    parsed(&mut Client::connect(metrics).await).await
+}
+
+/// Asks a metrics listener until one series is as `wanted`; panics when that takes a minute.
+pub async fn until(metrics: SocketAddr, name: &str, wanted: impl Fn(f64) -> bool) {
+    let mut client = Client::connect(metrics).await;
+    let mut last = None;
+    let met = async {
+        while !last.is_some_and(&wanted) {
+            last = parsed(&mut client).await.get(name).copied();
+        }
+    };
+    let met = tokio::time::timeout(PATIENCE, met).await;
+    assert!(met.is_ok(), "waited for {name}, which is {last:?}");
+}
+
+async fn parsed(client: &mut Client) -> BTreeMap<String, f64> {
+    let text = client.get("/metrics", &[]).await.body.text();
+    metrics::series(&text).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 impl Drop for Bearerd {

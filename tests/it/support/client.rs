@@ -30,9 +30,14 @@ impl Response {
 impl Client {
     /// Connects, over TCP.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self(BufStream::new(stream))
+        Self::try_connect(address).await.unwrap()
+    }
+
+    /// Connects to a server that may have stopped listening.
+    pub async fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufStream::new(stream)))
     }
 
     /// Sends raw bytes.
@@ -53,9 +58,14 @@ impl Client {
 
     /// The next response with its body, an interim one (100) too. Not for HEAD: see [`Client::head`].
     pub async fn receive(&mut self) -> Response {
-        let head = self.head().await;
-        let body = patient(read_body(&mut self.0, head.response_framing())).await.unwrap();
-        Response { status: head.word(1).parse().unwrap(), head, body }
+        self.try_receive().await.expect("a whole response, not the end of the connection")
+    }
+
+    /// The next response with its body; none where the connection ends before or within it.
+    pub async fn try_receive(&mut self) -> Option<Response> {
+        let head = patient(read_head(&mut self.0)).await.ok()??;
+        let body = patient(read_body(&mut self.0, head.response_framing())).await.ok()?;
+        Some(Response { status: head.word(1).parse().unwrap(), head, body })
     }
 
     /// Reads exactly this many bytes, of a body that is still coming.

@@ -16,6 +16,8 @@ use super::server::{self, Server};
 pub enum Reply {
     /// This status, these headers and this body, with its length.
     Fixed { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
+    /// 200 and the request's own header lines, then as many bytes of no meaning.
+    Mirror(usize),
     /// 200 and these chunks.
     Chunked(Vec<Vec<u8>>),
     /// 200 and this many bytes, as [`pattern`] makes them.
@@ -226,9 +228,16 @@ async fn exchange(number: usize, stream: &mut BufReader<TcpStream>, head: Head, 
     }
     let body = read_body(stream, head.request_framing()).await?;
     let (closes, bodiless) = (head.closes(), head.word(0) == "HEAD");
+    let reply = if let Reply::Mirror(padding) = reply { mirrored(&head, padding) } else { reply };
     state.requests.push(Received { connection: number, head, body });
     let after = answer(stream, reply, bodiless).await?;
     Ok(if closes && matches!(after, After::Kept) { After::Closed } else { after })
+}
+
+fn mirrored(head: &Head, padding: usize) -> Reply {
+    let mut body: Vec<u8> = head.headers.iter().flat_map(|(name, value)| format!("{name}: {value}\n").into_bytes()).collect();
+    body.resize(body.len() + padding, b'.');
+    Reply::Fixed { status: 200, headers: Vec::new(), body }
 }
 
 async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply, bodiless: bool) -> std::io::Result<After> {
@@ -274,7 +283,7 @@ async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply, bodiless: bool)
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await?;
             return Ok(After::Reset);
         }
-        Reply::Early(_) | Reply::Reset => return Ok(After::Reset),
+        Reply::Early(_) | Reply::Mirror(_) | Reply::Reset => return Ok(After::Reset),
         Reply::Hang => {
             // Ends when the other side does.
             tokio::io::copy_buf(stream, &mut tokio::io::sink()).await?;
