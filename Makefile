@@ -26,7 +26,7 @@ lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 bench: cmake ## Run the benchmarks (a release build first: several minutes)
-	@cargo bench --locked
+	@cargo bench --locked --bench '*'
 
 build: cmake ## Build target/release/bearerd (several minutes)
 	@cargo build --locked --release

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -237,7 +238,7 @@ impl ProxyHttp for Proxy {
             caller: &connection.caller,
             request_id,
             token: ctx.token.as_deref(),
-            host: upstream.host(ctx.server),
+            host: upstream.host(ctx.server, request.headers.contains_key(HOST)),
             version: session.req_header().version,
         };
         inject::apply(request, &self.managed, &route.headers, &facts)

@@ -136,6 +136,9 @@ impl Door {
     async fn serve(self: Arc<Self>, stream: CallerStream, connection: Arc<Connection>, draining: ShutdownWatch) {
         let mut session = ServerSession::new_http1(Box::new(stream));
         session.set_keepalive(Some(seconds(self.limits.header_timeout)));
+        // Else a request that comes while another is served would break that one's answer off (RFC 9112 section 9.3.2). pingora hands this on to the
+        // connection's later sessions.
+        session.set_pipelining_enabled(true);
         let mut next = self.app.process_new_http(session, &draining).await;
         while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
             connection.await_request();

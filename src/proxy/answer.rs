@@ -1,7 +1,5 @@
 //! Answers that bearerd writes itself, and what a failure of pingora's means to the caller.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
@@ -9,12 +7,8 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 use tokio::time;
 
-use super::connection::Connection;
+use super::connection::{Connection, LINGER};
 use crate::refusal::{Reason, Refusal};
-
-/// How long the rest of a refused request's body is read and thrown away: closed with unread bytes, the connection would be reset and the answer
-/// lost on its way.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Makes the answer that is about to be written the connection's last where bearerd is ending. pingora looks at that only when a request comes,
 /// which may be long before its answer.

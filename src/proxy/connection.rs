@@ -18,11 +18,15 @@ use pingora::protocols::{
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::accept::Admission;
 use super::inject::Caller;
 use crate::refusal::{Reason, Refusal};
+
+/// How long the rest of a refused request is read and thrown away: closed with unread bytes, the connection would be reset and the answer lost on
+/// its way.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Where a connection stands between requests and within one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,17 +121,29 @@ pub(super) struct CallerStream {
     header_timeout: Duration,
     /// Runs while a header section has begun and is not complete.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Runs while the rest of a refused request is thrown away.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 /// As much as a usual answer; larger writes pass it by.
 const WRITE_BUFFER: usize = 4096;
+/// Bytes that are thrown away at a time.
+const WASTE: usize = 4096;
 
 impl CallerStream {
     pub(super) fn new(tcp: TcpStream, connection: Arc<Connection>, header_timeout: Duration) -> pingora::Result<Self> {
         let placeholder = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = Arc::new(ProxyDigest::new(placeholder, Some(Box::new(Arc::clone(&connection)))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
-        Ok(Self { inner: BufWriter::with_capacity(WRITE_BUFFER, tcp), connection, digest, socket, header_timeout, deadline: None })
+        Ok(Self {
+            inner: BufWriter::with_capacity(WRITE_BUFFER, tcp),
+            connection,
+            digest,
+            socket,
+            header_timeout,
+            deadline: None,
+            linger: None,
+        })
     }
 
     /// Answers 408 and ends the connection once a begun header section is late.
@@ -138,6 +154,22 @@ impl CallerStream {
         // A fresh connection's send buffer takes this at once; where it does not, the caller reads nothing anyway.
         let _ = Pin::new(self.inner.get_mut()).poll_write(cx, late_answer().as_bytes());
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "header section too slow")))
+    }
+
+    /// Reads and throws away until the caller closes, or for [`LINGER`].
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let over = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut waste = [0; WASTE];
+        loop {
+            let mut buf = ReadBuf::new(&mut waste);
+            match ready!(Pin::new(self.inner.get_mut()).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -169,6 +201,11 @@ impl AsyncRead for CallerStream {
                 }
                 Poll::Ready(outcome)
             }
+            // pingora waits for the caller whenever it waits for anything, and leaves a part of a body of known length in the buffer meanwhile.
+            Poll::Pending if !self.inner.buffer().is_empty() => {
+                ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+                Poll::Pending
+            }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
             Poll::Pending => {
                 // Whoever waits has nothing more to write for now: the caller gets what there is. pingora itself flushes a body of known length only
@@ -190,7 +227,9 @@ impl AsyncWrite for CallerStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        // Refused by pingora's parser: the caller may still be sending.
+        if self.connection.is(Phase::Header) { self.poll_rest(cx).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {

@@ -144,6 +144,7 @@ pub struct Facts<'a> {
 /// # Errors
 /// When a header cannot be set: too many of them.
 pub fn apply(request: &mut RequestHeader, managed: &Managed, route: &RouteHeaders, facts: &Facts<'_>) -> pingora::Result<()> {
+    to_origin_form(request);
     let forwarded_host = request.headers.get(HOST).cloned();
     strip_headers(request, managed, route, facts.caller.trusted);
     if !managed.query.is_empty() {
@@ -165,6 +166,14 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, route: &RouteHeader
         request.insert_header(HOST, host.clone())?;
     }
     Ok(())
+}
+
+/// `http://host/path` becomes `/path` (RFC 9112 section 3.2.1): `Host` says the same, and many servers know no other form.
+fn to_origin_form(request: &mut RequestHeader) {
+    if !matches!(request.raw_path().first(), Some(b'/' | b'*')) {
+        // pingora keeps only the path in the URI, and the whole beside it; this drops the whole.
+        request.set_uri(request.uri.clone());
+    }
 }
 
 fn strip_headers(request: &mut RequestHeader, managed: &Managed, route: &RouteHeaders, trusted: bool) {

@@ -65,8 +65,14 @@ pub(super) fn checked<'a>(session: &'a Session, connection: &Connection) -> Resu
     Ok(Target { authority: authority(request)?, method: &request.method, path: request.uri.path(), headers: &request.headers })
 }
 
-/// `Transfer-Encoding` other than plain `chunked`, or beside `Content-Length`, is read in different ways by different servers (RFC 9112 section 6.1).
+/// `Transfer-Encoding` other than plain `chunked`, or beside `Content-Length`, and a `Content-Length` of several equal numbers are read in different ways by different servers (RFC 9112 section 6.1).
 fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err(bad("`Content-Length` must be one number."));
+    }
     let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
     if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -136,5 +142,7 @@ mod tests {
         assert!(framing(&with("Transfer-Encoding", "chunked"), b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").is_ok());
         assert!(framing(&with("Transfer-Encoding", "chunked"), b"POST / HTTP/1.1\r\ncontent-LENGTH: 3\r\n").is_err());
         assert!(framing(&with("Transfer-Encoding", "gzip, chunked"), b"").is_err());
+        assert!(framing(&with("Content-Length", "5"), b"").is_ok());
+        assert!(framing(&with("Content-Length", "5, 5"), b"").is_err());
     }
 }

@@ -99,11 +99,12 @@ impl Upstream {
         self.peers.load().len()
     }
 
-    /// The `Host` to send to the server at `place`; none to leave the caller's.
-    pub fn host(&self, place: usize) -> Option<&HeaderValue> {
+    /// The `Host` to send to the server at `place`; none to leave the caller's. A caller of HTTP/1.0 may have none, but the server is spoken to in
+    /// HTTP/1.1, which demands one (RFC 9112 section 3.2).
+    pub fn host(&self, place: usize, caller_has_one: bool) -> Option<&HeaderValue> {
         match &self.host {
-            HostPolicy::Preserve => None,
-            HostPolicy::Server => self.servers.get(place).map(|server| &server.header),
+            HostPolicy::Preserve if caller_has_one => None,
+            HostPolicy::Preserve | HostPolicy::Server => self.servers.get(place).map(|server| &server.header),
             HostPolicy::Fixed(name) => Some(name),
         }
     }

@@ -5,6 +5,8 @@
 mod check;
 mod drain;
 mod flights;
+mod framing;
+mod headers;
 mod iap_client;
 mod issuer;
 mod observe;

@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test ends that way, and is its own document")]
 
+mod kubernetes;
 mod libiap;
+mod promtool;

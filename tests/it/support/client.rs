@@ -1,10 +1,12 @@
 //! A client that sends exactly the bytes it is given.
 
+use std::future::Future;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 
+use super::events::PATIENCE;
 use super::http::{Body, Head, read_body, read_head};
 
 /// One connection, kept alive.
@@ -51,7 +53,7 @@ impl Client {
 
     /// The head of the next response, an interim one (100) too.
     pub async fn head(&mut self) -> Head {
-        read_head(&mut self.0).await.unwrap().expect("a response, not the end of the connection")
+        patient(read_head(&mut self.0)).await.unwrap().expect("a response, not the end of the connection")
     }
 
     /// The next response with its body, an interim one (100) too. Not for HEAD: see [`Client::head`].
@@ -61,23 +63,36 @@ impl Client {
 
     /// The next response with its body; none where the connection ends before or within it.
     pub async fn try_receive(&mut self) -> Option<Response> {
-        let head = read_head(&mut self.0).await.ok()??;
-        let body = read_body(&mut self.0, head.response_framing()).await.ok()?;
+        let head = patient(read_head(&mut self.0)).await.ok()??;
+        let body = patient(read_body(&mut self.0, head.response_framing())).await.ok()?;
         Some(Response { status: head.word(1).parse().unwrap(), head, body })
     }
 
     /// Reads exactly this many bytes, of a body that is still coming.
     pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        self.0.read_exact(&mut bytes).await.unwrap();
+        patient(self.0.read_exact(&mut bytes)).await.unwrap();
         bytes
     }
 
     /// All bytes until the other side closes or resets.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let _ = self.0.read_to_end(&mut bytes).await;
+        let _ = patient(self.0.read_to_end(&mut bytes)).await;
         bytes
+    }
+
+    /// Returns once the other side has closed in order, without another byte; a reset could have cost the caller the answer before it.
+    pub async fn closed(&mut self) {
+        let mut bytes = Vec::new();
+        let read = patient(self.0.read_to_end(&mut bytes)).await;
+        assert!(read.is_ok() && bytes.is_empty(), "{read:?} after `{}`", bytes.escape_ascii());
+    }
+
+    /// Sends raw bytes and receives the response.
+    pub async fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> Response {
+        self.send(bytes).await;
+        self.receive().await
     }
 
     /// Sends a request without a body and receives the response.
@@ -91,4 +106,9 @@ impl Client {
 /// One GET on a connection of its own.
 pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
     Client::connect(address).await.get(path, headers).await
+}
+
+/// A peer that goes silent fails the test, in place of hanging it.
+async fn patient<T>(reading: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, reading).await.expect("an answer or the end of the connection within a minute")
 }

@@ -6,5 +6,6 @@ pub mod events;
 pub mod http;
 pub mod process;
 pub mod server;
+pub mod stage;
 pub mod token_service;
 pub mod upstream;

@@ -1,0 +1,338 @@
+//! Attacks by header: what is nominated, aliased, doubled or claimed by a caller never reaches a decision or an upstream.
+
+use crate::support::client::{Client, get};
+use crate::support::stage::Stage;
+use crate::support::token_service::{Behaviour, Operation, subject};
+
+/// Routes that list every kind of credential and set two names, one of them oddly cased; and a public one.
+const ROUTES: &str = "  - { name: public, match: { path_prefix: /public }, auth: none, upstream: app }
+  - name: api
+    upstream: app
+    credentials: [api_key, { api_key: { header: x-LEGACY-key } }, { api_key: { query: api_key } }, basic, session_token]
+    headers: { set: { x-REMOTE-uSER: bearerd, X-Team: blue } }";
+
+const TRUSTING: &str = "listeners: [{ address: 127.0.0.1:0, trusted_peers: [127.0.0.1] }]";
+
+async fn stage() -> Stage {
+    Stage::with_routes(ROUTES).await
+}
+
+#[tokio::test]
+async fn cve_2026_105299_a_nomination_takes_no_injected_header_away() {
+    let stage = stage().await;
+    for nominated in [
+        "close, Authorization",
+        "Authorization",
+        "keep-alive, X-API-Key",
+        "X-Request-Id, X-Team",
+        "x-remote-user, VIA, aUTHORIZATION",
+        "close\r\nConnection: Authorization, X-Team",
+        "Upgrade, Authorization, X-Remote-User\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ] {
+        let mut client = stage.client().await;
+        client
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\nX-Team: red\r\nX-Request-Id: id-1\r\nConnection: {nominated}\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(client.receive().await.status, 200, "{nominated}");
+        let seen = stage.last();
+        assert_eq!(seen.subject(), subject("k"), "{nominated}");
+        for (name, value) in [("x-team", "blue"), ("x-remote-user", "bearerd"), ("x-forwarded-for", "127.0.0.1"), ("via", "1.1 bearerd")] {
+            assert_eq!(seen.head.all(name), [value], "{nominated}");
+        }
+        assert_eq!(seen.head.all("x-request-id").len(), 1, "{nominated}");
+        assert!(seen.head.header("x-api-key").is_none(), "{nominated}");
+    }
+}
+
+#[tokio::test]
+async fn a_nomination_of_host_or_of_a_forwarded_name_is_refused() {
+    let stage = stage().await;
+    for nominated in ["Host", "X-Forwarded-For", "close, x-forwarded-host", "\"Authorization\""] {
+        let response = get(stage.bearerd.address(), "/", &[("X-API-Key", "k"), ("Connection", nominated)]).await;
+        assert_eq!((response.status, response.problem().as_str()), (400, "bad_request"), "{nominated}");
+    }
+    assert_eq!(stage.upstream.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn cve_2025_64484_cve_2026_54763_cve_2026_88011_no_alias_of_a_managed_name_arrives() {
+    let aliases: String =
+        ["api-key", "legacy-key", "remote-user", "team", "request-id", "forwarded-for", "forwarded-proto", "forwarded-host"]
+            .into_iter()
+            .flat_map(|name| {
+                ["_", ".", "~", "!", "'", "|"].map(|glue| format!("X{glue}{}: canary\r\n", name.replacen('-', glue, 1).to_uppercase()))
+            })
+            .chain(["x-api_KEY: canary\r\n".into(), "X_Api-Key: canary\r\n".into(), "Forwarded: for=canary\r\n".into()])
+            .collect();
+    for sections in ["", "listeners: [{ address: 127.0.0.1:0, trusted_peers: [10.0.0.0/8] }]"] {
+        let stage = Stage::configured(sections, ROUTES).await;
+        for path in ["/", "/public"] {
+            let mut client = stage.client().await;
+            // The limit on lines allows for all of them.
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\nX-Other_Key: kept\r\n{aliases}\r\n")).await;
+            assert_eq!(client.receive().await.status, 200);
+            let seen = stage.last();
+            assert!(!seen.head.headers.iter().any(|(_, value)| value.contains("canary")), "{path}: {:?}", seen.head);
+            assert_eq!(seen.head.header("x-other_key"), Some("kept"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn cve_2026_33433_an_oddly_cased_configured_name_is_one_line() {
+    let stage = stage().await;
+    let mut client = stage.client().await;
+    client
+        .send(
+            "GET / HTTP/1.1\r\nhost: app.test\r\nX-LEGACY-KEY: k\r\nX-Remote-User: root\r\nx-remote-user: root\r\nX-REMOTE-USER: root\r\nX-TEAM: red\r\n\
+             AUTHORIZATION: Digest root\r\n\r\n",
+        )
+        .await;
+    assert_eq!(client.receive().await.status, 200);
+    let seen = stage.last();
+    assert_eq!(seen.subject(), subject("k"));
+    assert_eq!((seen.head.all("x-remote-user"), seen.head.all("x-team")), (vec!["bearerd"], vec!["blue"]));
+    assert!(seen.head.header("x-legacy-key").is_none());
+    for name in ["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"] {
+        assert_eq!(seen.head.all(name).len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn cve_2026_40575_cve_2026_76835_a_forwarded_header_never_decides() {
+    let routes = "  - { match: { path_prefix: /public }, auth: none, upstream: app }
+  - { match: { hosts: [public.test] }, auth: none, upstream: app }
+  - { match: { methods: [OPTIONS] }, auth: none, upstream: app }
+  - { upstream: app }";
+    for sections in ["", TRUSTING] {
+        let stage = Stage::configured(sections, routes).await;
+        let claims = [
+            ("X-Forwarded-Uri", "/public"),
+            ("X-Forwarded-Path", "/public"),
+            ("X-Original-URL", "/public"),
+            ("X-Original-URI", "/public"),
+            ("X-Rewrite-URL", "/public"),
+            ("X-Forwarded-Prefix", "/public"),
+            ("X-Envoy-Original-Path", "/public"),
+            ("X-Forwarded-Host", "public.test"),
+            ("Forwarded", "host=public.test"),
+            ("X-Forwarded-Method", "OPTIONS"),
+            ("X-HTTP-Method-Override", "OPTIONS"),
+        ];
+        for claim in claims {
+            assert_eq!(get(stage.bearerd.address(), "/", &[claim]).await.status, 401, "{claim:?}");
+        }
+        assert_eq!(get(stage.bearerd.address(), "/", &claims).await.status, 401);
+        assert_eq!(stage.upstream.requests().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn forwarded_headers_are_written_anew_unless_the_peer_is_trusted() {
+    const CLAIMS: [(&str, &str); 6] = [
+        ("X-API-Key", "k"),
+        ("X-Forwarded-For", "203.0.113.7"),
+        ("x-forwarded-for", "198.51.100.1"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "outside.test"),
+        ("Forwarded", "for=203.0.113.7;proto=https"),
+    ];
+    let stage = stage().await;
+    assert_eq!(get(stage.bearerd.address(), "/", &CLAIMS).await.status, 200);
+    let seen = stage.last().head;
+    assert_eq!((seen.all("x-forwarded-for"), seen.all("x-forwarded-proto")), (vec!["127.0.0.1"], vec!["http"]));
+    assert_eq!((seen.all("x-forwarded-host"), seen.header("forwarded")), (vec!["app.test"], None));
+
+    let stage = Stage::configured(TRUSTING, ROUTES).await;
+    assert_eq!(get(stage.bearerd.address(), "/", &CLAIMS).await.status, 200);
+    let seen = stage.last().head;
+    assert_eq!(seen.all("x-forwarded-for"), ["203.0.113.7, 198.51.100.1, 127.0.0.1"]);
+    assert_eq!((seen.all("x-forwarded-proto"), seen.all("x-forwarded-host")), (vec!["https"], vec!["outside.test"]));
+    assert_eq!(seen.all("forwarded"), ["for=203.0.113.7;proto=https"]);
+    // A trusted peer that says nothing is itself the caller.
+    assert_eq!(get(stage.bearerd.address(), "/", &CLAIMS[..1]).await.status, 200);
+    let seen = stage.last().head;
+    assert_eq!((seen.all("x-forwarded-for"), seen.all("x-forwarded-proto")), (vec!["127.0.0.1"], vec!["http"]));
+    assert_eq!(seen.all("x-forwarded-host"), ["app.test"]);
+}
+
+#[tokio::test]
+async fn cve_2026_34457_a_health_checker_is_asked_for_a_credential_too() {
+    let stage = stage().await;
+    for agent in
+        ["kube-probe/1.33", "GoogleHC/1.0", "ELB-HealthChecker/2.0", "Amazon-Route53-Health-Check-Service", "HealthChecker", "Envoy/HC"]
+    {
+        for path in ["/", "/ping", "/healthz", "/oauth2/ping"] {
+            let response = get(stage.bearerd.address(), path, &[("User-Agent", agent)]).await;
+            assert_eq!((response.status, response.problem().as_str()), (401, "missing_credential"), "{agent} {path}");
+        }
+    }
+    assert_eq!(stage.upstream.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn cve_2022_29226_an_attached_token_is_no_admission() {
+    let stage = stage().await;
+    stage.service.always(Operation::Create, Behaviour::status(401));
+    let jwt = "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyb290In0.c2ln";
+    for (bearer, word) in [("Bearer anything", "denied"), ("bearer a.b.c", "denied"), (jwt, "invalid_token")] {
+        let response = get(stage.bearerd.address(), "/", &[("Authorization", bearer)]).await;
+        assert_eq!((response.status, response.problem().as_str()), (401, word), "{bearer}");
+    }
+    assert_eq!(stage.service.calls(Operation::Create), 2, "a JWT is not even asked about");
+    let keys_only = Stage::with_routes("  - { upstream: app, credentials: [api_key] }").await;
+    let response = get(keys_only.bearerd.address(), "/", &[("Authorization", jwt)]).await;
+    assert_eq!((response.status, response.problem().as_str()), (401, "missing_credential"));
+    assert_eq!((stage.upstream.requests().len(), keys_only.upstream.requests().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn cve_2026_73552_no_byte_above_ascii_passes_in_a_credential() {
+    let stage = stage().await;
+    let mut client = stage.client().await;
+    for byte in 0x80..=0xFFu8 {
+        for lead in ["X-API-Key: a", "Authorization: Basic YQ", "Authorization: Bearer pst", "x-legacy-key: "] {
+            client.send([b"GET / HTTP/1.1\r\nHost: app.test\r\n", lead.as_bytes(), &[byte], b"b\r\n\r\n"].concat()).await;
+            let response = client.receive().await;
+            assert_eq!((response.status, response.problem().as_str()), (400, "invalid_credential"), "{lead} {byte:#x}");
+        }
+        let response = client.get(&format!("/?api_key=a%{byte:02X}"), &[]).await;
+        assert_eq!((response.status, response.problem().as_str()), (400, "invalid_credential"), "query {byte:#x}");
+    }
+    assert_eq!((stage.service.recorded().len(), stage.upstream.requests().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_target_with_raw_bytes_above_ascii_does_not_hide_a_credential() {
+    let stage = stage().await;
+    for byte in [0x80, 0xC0, 0xFF] {
+        let mut client = stage.client().await;
+        client.send([b"GET /public?api_key=canary&x=".as_slice(), &[byte], b" HTTP/1.1\r\nHost: app.test\r\n\r\n"].concat()).await;
+        assert_eq!(client.receive().await.status, 400, "{byte:#x}");
+    }
+    assert_eq!(stage.upstream.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn rfc_6750_several_credentials_are_refused() {
+    let stage = stage().await;
+    for lines in [
+        "Authorization: Basic dTpw\r\nAuthorization: Basic dTpw",
+        "Authorization: Basic dTpw\r\nauthorization: Bearer pst",
+        "Authorization: Bearer a, Bearer b",
+        "Authorization: Basic dTpw,Bearer b",
+        "X-API-Key: k\r\nAuthorization: Basic dTpw",
+        "X-API-Key: k\r\nAuthorization: Bearer pst",
+        "X-API-Key: k\r\nX-Legacy-Key: k",
+        "X-API-Key: k, k",
+        "X-API-Key: k\r\nx-api-key: k",
+    ] {
+        let mut client = stage.client().await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{lines}\r\n\r\n")).await;
+        let response = client.receive().await;
+        assert_eq!((response.status, response.problem().as_str()), (400, "invalid_credential"), "{lines}");
+        assert_eq!(response.header("www-authenticate"), Some(r#"Bearer realm="bearerd", error="invalid_request""#));
+    }
+    let response = get(stage.bearerd.address(), "/?api_key=k", &[("X-API-Key", "k")]).await;
+    assert_eq!((response.status, response.problem().as_str()), (400, "invalid_credential"));
+    assert_eq!((stage.service.recorded().len(), stage.upstream.requests().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn authorization_lines_that_the_route_does_not_look_at_are_replaced_by_ours() {
+    let stage = Stage::with_routes("  - { upstream: app, credentials: [api_key] }").await;
+    let mut client = stage.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: app.test\r\nAuthorization: Bearer a\r\nX-API-Key: k\r\nAUTHORIZATION: Basic b\r\nAuthorization:\r\n\r\n").await;
+    assert_eq!(client.receive().await.status, 200);
+    assert_eq!(stage.last().subject(), subject("k"));
+}
+
+#[tokio::test]
+async fn a_public_route_passes_what_is_no_credential_and_strips_what_is() {
+    let stage = stage().await;
+    let jwt = "Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
+    for (sent, arrives) in [
+        (&["Digest username=\"a\""][..], &["Digest username=\"a\""][..]),
+        (&[jwt], &[jwt]),
+        (&["Basic dTpw"], &[]),
+        (&["bASIC dTpw"], &[]),
+        (&["Bearer pst_1"], &[]),
+        (&["Digest a", "Basic dTpw"], &[]),
+        (&["Digest a, Basic dTpw"], &[]),
+    ] {
+        let lines: Vec<_> =
+            sent.iter().map(|value| ("Authorization", *value)).chain([("X-API-Key", "canary"), ("X_Legacy_Key", "canary")]).collect();
+        assert_eq!(get(stage.bearerd.address(), "/public/a?b=1&api_key=canary&API%5Fkey=canary;c", &lines).await.status, 200);
+        let seen = stage.last();
+        assert_eq!(seen.head.all("authorization"), arrives, "{sent:?}");
+        assert_eq!(seen.target(), "/public/a?b=1;c");
+        assert!(!seen.head.headers.iter().any(|(_, value)| value.contains("canary")), "{:?}", seen.head);
+    }
+    assert_eq!(stage.service.recorded().len(), 0);
+
+    // Where no route takes Basic or session tokens, they are the upstream's own business.
+    let keys_only =
+        Stage::with_routes("  - { match: { path: /public }, auth: none, upstream: app }\n  - { upstream: app, credentials: [api_key] }")
+            .await;
+    for own in ["Basic dTpw", "Bearer theirs"] {
+        get(keys_only.bearerd.address(), "/public", &[("Authorization", own)]).await;
+        assert_eq!(keys_only.last().head.all("authorization"), [own]);
+    }
+}
+
+#[tokio::test]
+async fn rfc_9110_7_6_3_via_is_added_to_those_before() {
+    let stage = stage().await;
+    get(stage.bearerd.address(), "/", &[("X-API-Key", "k"), ("Via", "1.0 fred"), ("Via", "1.1 p.example (x)")]).await;
+    assert_eq!(stage.last().head.all("via"), ["1.0 fred", "1.1 p.example (x)", "1.1 bearerd"]);
+    let mut client = stage.client().await;
+    client.send("GET / HTTP/1.0\r\nX-API-Key: k\r\n\r\n").await;
+    assert_eq!(client.receive().await.status, 200);
+    assert_eq!(stage.last().head.all("via"), ["1.0 bearerd"]);
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_over_if_fit_and_made_if_not() {
+    let stage = stage().await;
+    let key = ("X-API-Key", "k");
+    get(stage.bearerd.address(), "/", &[key, ("x-request-ID", "Abc-1.2:3/4+5=")]).await;
+    assert_eq!(stage.last().head.all("x-request-id"), ["Abc-1.2:3/4+5="]);
+    let long = "x".repeat(129);
+    for unfit in [
+        &[("X-Request-Id", "a b")][..],
+        &[("X-Request-Id", "a\"b")],
+        &[("X-Request-Id", &long)],
+        &[("X-Request-Id", "a"), ("X-Request-Id", "b")],
+        &[("X-Request-Id", "")],
+        &[],
+    ] {
+        get(stage.bearerd.address(), "/", &[&[key], unfit].concat()).await;
+        let seen = stage.last().head;
+        let ids = seen.all("x-request-id");
+        assert!(ids.len() == 1 && ids[0].len() == 32 && ids[0].bytes().all(|byte| byte.is_ascii_hexdigit()), "{unfit:?} became {ids:?}");
+    }
+    // A refusal says the same id.
+    for (path, headers) in [
+        ("/", &[("X-Request-Id", "id-1")][..]),
+        ("/", &[key, key, ("X-Request-Id", "id-1")]),
+        ("/%2e%2e/public", &[("X-Request-Id", "id-1")]),
+    ] {
+        assert_eq!(get(stage.bearerd.address(), path, headers).await.body.json()["request_id"], "id-1", "{path}");
+    }
+    let made = get(stage.bearerd.address(), "/", &[("X-Request-Id", "a b")]).await.body.json();
+    assert_eq!(made["request_id"].as_str().map(str::len), Some(32));
+}
+
+#[tokio::test]
+async fn trace_is_refused_since_its_answer_would_show_the_token() {
+    let stage = stage().await;
+    for path in ["/", "/public"] {
+        let mut client = Client::connect(stage.bearerd.address()).await;
+        client.send(format!("TRACE {path} HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\n\r\n")).await;
+        let response = client.receive().await;
+        assert_eq!((response.status, response.problem().as_str()), (400, "bad_request"));
+    }
+    assert_eq!(stage.upstream.requests().len(), 0);
+}
