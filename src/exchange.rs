@@ -422,7 +422,8 @@ fn explain(error: token_service::Error) -> Error {
         Service::Forbidden(message) => Error::Forbidden(message),
         Service::Rejected(message) => Error::Rejected(message),
         Service::RateLimited { retry_after } => unavailable(error.to_string(), retry_after.unwrap_or(RETRY)),
-        Service::Unavailable(_) | Service::Protocol(_) => unavailable(error.to_string(), RETRY),
+        Service::Unavailable(cause) => unavailable(cause, RETRY),
+        Service::Protocol(_) => unavailable(error.to_string(), RETRY),
     }
 }
 

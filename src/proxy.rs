@@ -261,7 +261,7 @@ impl ProxyHttp for Proxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         let failure = answer::failure(error);
-        ctx.cause = Some(error.to_string());
+        ctx.cause = Some(answer::cause(error));
         if let Some(reason) = failure.filter(|reason| reason.is_upstream()) {
             self.series(ctx).upstream_error(reason.as_str());
         }

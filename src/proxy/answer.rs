@@ -73,6 +73,38 @@ pub(super) fn failure(error: &Error) -> Option<Reason> {
     })
 }
 
+/// What the log says of an error. pingora quotes messages that it cannot read, and an upstream's may repeat the token that it was sent: so where it
+/// is not known to tell addresses and figures alone, only the kind of the error is told, and its root where that is not pingora's.
+pub(super) fn cause(error: &Error) -> String {
+    use ErrorType::{
+        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InternalError, ReadError, ReadTimedout,
+        SocketError, WriteError, WriteTimedout,
+    };
+    let quotes_nothing = |kind: &ErrorType| {
+        matches!(
+            kind,
+            BindError
+                | ConnectError
+                | ConnectNoRoute
+                | ConnectRefused
+                | ConnectTimedout
+                | ConnectionClosed
+                | InternalError
+                | ReadError
+                | ReadTimedout
+                | SocketError
+                | WriteError
+                | WriteTimedout
+        )
+    };
+    if quotes_nothing(error.etype()) && quotes_nothing(error.root_etype()) {
+        return error.to_string();
+    }
+    let root = error.root_cause();
+    let root = if root.is::<Error>() { String::new() } else { format!(": {root}") };
+    format!("{} {}{root}", error.source_str(), error.reason_str())
+}
+
 /// What the caller is told about a failure. Where the upstream is and what it did is for the log.
 pub(super) fn explained(reason: Reason) -> Refusal {
     Refusal::new(

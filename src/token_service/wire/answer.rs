@@ -23,6 +23,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const MESSAGE_CHARS: usize = 200;
 /// As much of it as is looked at, in characters: masking makes it shorter.
 const MESSAGE_CHARS_READ: usize = 2000;
+/// In place of a secret.
+const MASK: &str = "[redacted]";
 /// A part of a secret that is at least this long is masked too: some services show the beginning of what they refuse.
 const MASKED_PREFIX: usize = 8;
 
@@ -97,9 +99,8 @@ fn unexpected(status: StatusCode) -> Error {
 /// All texts that would give the credential away. Base64 hides nothing, so what is inside counts as well, and what it is made into.
 pub(in super::super) fn secrets_of(credential: &Credential) -> Vec<Secret> {
     let mut secrets = vec![credential.value.clone()];
-    if credential.kind != Kind::Basic {
-        secrets.push(STANDARD.encode(credential.value.expose()).into());
-    } else if let Ok(bytes) = STANDARD.decode(credential.value.expose())
+    if credential.kind == Kind::Basic
+        && let Ok(bytes) = STANDARD.decode(credential.value.expose())
         && let Ok(text) = String::from_utf8(bytes)
     {
         if let Some((_, password)) = text.split_once(':') {
@@ -107,6 +108,8 @@ pub(in super::super) fn secrets_of(credential: &Credential) -> Vec<Secret> {
         }
         secrets.push(text.into());
     }
+    let encoded: Vec<Secret> = secrets.iter().map(|secret| STANDARD.encode(secret.expose()).into()).collect();
+    secrets.extend(encoded);
     secrets
 }
 
@@ -141,13 +144,13 @@ fn message(body: &[u8], secrets: &[Secret]) -> String {
     }
     let read: String = said.chars().take(MESSAGE_CHARS_READ).collect();
     // The longest first: a password alone must not be cut out of `user:password` before that is found whole.
-    let mut longest_first: Vec<&Secret> = secrets.iter().collect();
+    let mut longest_first: Vec<&Secret> = secrets.iter().filter(|secret| !secret.expose().is_empty()).collect();
     longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
-    let masked = |text: String| longest_first.iter().fold(text, |text, secret| masked(&text, secret.expose()));
-    // The service may show what it refuses as a part of a URL, so the text is looked at decoded as well.
-    let read = masked(read);
-    let decoded = percent_decode_str(&read).decode_utf8_lossy();
-    masked(decoded.chars().filter(|char| !char.is_control()).collect()).chars().take(MESSAGE_CHARS).collect()
+    // The service may show what it refuses as a part of a URL. Before that is decoded, what stands there as it is: it may have `%` in it.
+    let whole = longest_first.iter().fold(read, |text, secret| text.replace(secret.expose(), MASK));
+    let decoded = percent_decode_str(&whole).decode_utf8_lossy();
+    let visible: String = decoded.chars().filter(|char| !char.is_control()).collect();
+    longest_first.iter().fold(visible, |text, secret| masked(&text, secret.expose())).chars().take(MESSAGE_CHARS).collect()
 }
 
 /// `text` without `secret`, and without what looks like its beginning.
@@ -157,7 +160,7 @@ fn masked(text: &str, secret: &str) -> String {
     while let Some(char) = rest.chars().next() {
         let shared: usize = rest.chars().zip(secret.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
         if shared > 0 && (shared == secret.len() || shared >= MASKED_PREFIX) {
-            kept.push_str("[redacted]");
+            kept.push_str(MASK);
             rest = &rest[shared..];
         } else {
             kept.push(char);
@@ -276,6 +279,12 @@ mod tests {
         let credential = Credential { kind: Kind::Basic, value: "YWxpY2U6aHVudGVyMg==".into() };
         let body = br#"{"code":"no","message":"alice:hunter2 and hunter2 and YWxpY2U6aHVudGVyMg== and YWxpY2U6aH..."}"#;
         assert_eq!(message(body, &secrets_of(&credential)), "no: [redacted] and [redacted] and [redacted] and [redacted]...");
+    }
+
+    #[test]
+    fn an_empty_password_masks_nothing() {
+        let credential = Credential { kind: Kind::Basic, value: STANDARD.encode("alice:").into() };
+        assert_eq!(message(br#"{"message":"no such user"}"#, &secrets_of(&credential)), "no such user");
     }
 
     #[test]
