@@ -34,7 +34,7 @@ def wait_for(port):
 
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
 def rss_mib(pid):
@@ -172,12 +172,13 @@ def main():
             for name, port, pid in targets:
                 before = cpu_seconds(pid)
                 count, rate = load(folder, port, options.seconds, options.connections)
-                rows[name].append(((cpu_seconds(pid) - before) / count * 1e6, rate))
-        base = statistics.median(us for us, _ in rows["bare pingora"])
-        print(f"{'proxy':26s} {'CPU us/request':>15s} {'ratio':>7s} {'requests/s':>11s} {'RSS MiB':>8s}")
+                user, system = ((after - earlier) / count * 1e6 for after, earlier in zip(cpu_seconds(pid), before))
+                rows[name].append((user + system, user, system, rate))
+        base = statistics.median(row[0] for row in rows["bare pingora"])
+        print(f"{'proxy':26s} {'CPU us/request':>15s} {'ratio':>7s} {'user':>7s} {'system':>7s} {'requests/s':>11s} {'RSS MiB':>8s}")
         for name, port, pid in targets:
-            us = statistics.median(us for us, _ in rows[name])
-            print(f"{name:26s} {us:15.2f} {us / base:7.3f} {statistics.median(rate for _, rate in rows[name]):11.0f} {rss_mib(pid):8.1f}")
+            us, user, system, rate = (statistics.median(column) for column in zip(*rows[name]))
+            print(f"{name:26s} {us:15.2f} {us / base:7.3f} {user:7.2f} {system:7.2f} {rate:11.0f} {rss_mib(pid):8.1f}")
         print(f"start to ready: {statistics.median(ready) * 1e3:.1f} ms; idle RSS: {statistics.median(rss):.1f} MiB")
         print(f"cold key: {mint['cold'] * 1e3:.2f} ms at least, a warm request {mint['warm'] * 1e3:.2f}, the token service alone {mint['direct'] * 1e3:.2f}; "
               f"added {(mint['cold'] - mint['warm'] - mint['direct']) * 1e3:.2f} ms at least, {mint['median_added'] * 1e3:.2f} ms in the median")
