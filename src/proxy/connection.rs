@@ -201,11 +201,6 @@ impl AsyncRead for CallerStream {
                 }
                 Poll::Ready(outcome)
             }
-            // pingora waits for the caller whenever it waits for anything, and leaves a part of a body of known length in the buffer meanwhile.
-            Poll::Pending if !self.inner.buffer().is_empty() => {
-                ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-                Poll::Pending
-            }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
             Poll::Pending => {
                 // Whoever waits has nothing more to write for now: the caller gets what there is. pingora itself flushes a body of known length only
