@@ -229,11 +229,10 @@ async fn a_caller_that_hangs_up_midway_takes_its_upstream_connection_along() {
         let mut client = stage.client().await;
         client.send(post(lines) + "5\r\nhello\r\n").await;
         stage.upstream.wait_for_started(stage.upstream.requests().len() + 1).await;
-        let connections = stage.upstream.connections();
         drop(client);
+        // On the same connection the upstream would take it for the rest of the body.
         let response = stage.client().await.exchange(post("Content-Length: 4") + "full").await;
         assert_eq!((response.status, stage.last().body.text().as_str()), (200, "full"));
-        assert_eq!(stage.last().connection, connections, "not on the half request's connection");
     }
     let served = stage.upstream.requests().len();
     // While it waits for the answer, and in the middle of it.
