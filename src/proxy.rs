@@ -245,6 +245,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn response_filter(&self, session: &mut Session, _: &mut ResponseHeader, _: &mut Context) -> pingora::Result<()> {
+        answer::keep_after_continue(session);
         answer::announce_end(session);
         Ok(())
     }

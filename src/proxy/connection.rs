@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::accept::Admission;
 use super::inject::Caller;
+use super::request;
 use crate::refusal::{Reason, Refusal};
 
 /// How long the rest of a refused request is read and thrown away: closed with unread bytes, the connection would be reset and the answer lost on
@@ -121,6 +122,8 @@ pub(super) struct CallerStream {
     header_timeout: Duration,
     /// Runs while a header section has begun and is not complete.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the header section so far; what follows it in the last read is counted too.
+    section: usize,
     /// Runs while the rest of a refused request is thrown away.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -142,6 +145,7 @@ impl CallerStream {
             socket,
             header_timeout,
             deadline: None,
+            section: 0,
             linger: None,
         })
     }
@@ -151,9 +155,15 @@ impl CallerStream {
         let timeout = self.header_timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
         ready!(deadline.as_mut().poll(cx));
+        let refusal = Refusal::new(Reason::HeaderTimeout, "The header section of the request did not arrive in time.");
+        Poll::Ready(self.refuse(cx, &refusal, io::ErrorKind::TimedOut))
+    }
+
+    /// Answers in place of pingora, which knows of no request yet, and makes it end the connection.
+    fn refuse(&mut self, cx: &mut Context<'_>, refusal: &Refusal, kind: io::ErrorKind) -> io::Result<()> {
         // A fresh connection's send buffer takes this at once; where it does not, the caller reads nothing anyway.
-        let _ = Pin::new(self.inner.get_mut()).poll_write(cx, late_answer().as_bytes());
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "header section too slow")))
+        let _ = Pin::new(self.inner.get_mut()).poll_write(cx, last_answer(refusal).as_bytes());
+        Err(io::Error::new(kind, refusal.reason.as_str()))
     }
 
     /// Reads and throws away until the caller closes, or for [`LINGER`].
@@ -173,9 +183,9 @@ impl CallerStream {
     }
 }
 
-fn late_answer() -> String {
-    let refusal = Refusal::new(Reason::HeaderTimeout, "The header section of the request did not arrive in time.");
-    let body = String::from_utf8_lossy(&refusal.body("")).into_owned();
+fn last_answer(refusal: &Refusal) -> String {
+    let request_id = request::fresh_id();
+    let body = String::from_utf8_lossy(&refusal.body(request_id.to_str().unwrap_or_default())).into_owned();
     let headers: String =
         refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
     let status = refusal.reason.status();
@@ -189,22 +199,26 @@ fn late_answer() -> String {
 
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // More is asked for, so the section goes on. pingora itself would keep a mebibyte of it.
+        if self.section > self.connection.header_bytes && self.connection.is(Phase::Header) {
+            let detail =
+                format!("The header section has more than {} bytes, which are the most that are taken.", self.connection.header_bytes);
+            let refusal = Refusal::new(Reason::HeaderTooLarge, detail);
+            return Poll::Ready(self.refuse(cx, &refusal, io::ErrorKind::InvalidData));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(outcome) => {
                 // The first byte of a request: from here on the connection is not idle, unless it was closed a moment ago.
                 if buf.filled().len() > before && !self.connection.in_request() {
                     self.deadline = None;
+                    self.section = 0;
                     if !self.connection.begin_request() {
                         buf.set_filled(before);
                     }
                 }
+                self.section = self.section.saturating_add(buf.filled().len() - before);
                 Poll::Ready(outcome)
-            }
-            // pingora waits for the caller whenever it waits for anything, and leaves a part of a body of known length in the buffer meanwhile.
-            Poll::Pending if !self.inner.buffer().is_empty() => {
-                ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-                Poll::Pending
             }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
             Poll::Pending => {
