@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::accept::Admission;
+use super::accept::{Admission, Limits};
 use super::inject::Caller;
 use super::request;
 use crate::refusal::{Reason, Refusal};
@@ -55,14 +55,49 @@ pub struct Connection {
     /// Most lines of a header section.
     pub headers: usize,
     phase: AtomicU8,
+    idle: Idle,
     draining: ShutdownWatch,
     /// Freed when the connection ends.
     _admission: Admission,
 }
 
+/// How long a connection has been idle, in ticks of the sweep that closes those that are idle for too long: a timer for each request would cost
+/// more than all else that is done for a connection.
+#[derive(Debug)]
+pub(super) struct Idle {
+    ticks: Arc<AtomicU32>,
+    since: AtomicU32,
+    /// Ticks that it may be idle.
+    limit: u32,
+}
+
+impl Idle {
+    /// Idle from now on, for at most `limit` of `ticks`.
+    pub(super) fn new(ticks: Arc<AtomicU32>, limit: u32) -> Self {
+        let since = AtomicU32::new(ticks.load(Ordering::Relaxed));
+        Self { ticks, since, limit }
+    }
+
+    fn start(&self) {
+        self.since.store(self.ticks.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.ticks.load(Ordering::Relaxed).wrapping_sub(self.since.load(Ordering::Relaxed)) > self.limit
+    }
+}
+
 impl Connection {
-    pub(super) fn new(caller: Caller, header_bytes: usize, headers: usize, draining: ShutdownWatch, admission: Admission) -> Self {
-        Self { caller, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), draining, _admission: admission }
+    pub(super) fn new(caller: Caller, limits: &Limits, idle: Idle, draining: ShutdownWatch, admission: Admission) -> Self {
+        Self {
+            caller,
+            header_bytes: limits.header_bytes,
+            headers: limits.headers,
+            phase: AtomicU8::new(Phase::Idle as u8),
+            idle,
+            draining,
+            _admission: admission,
+        }
     }
 
     /// The connection of a request.
@@ -72,12 +107,18 @@ impl Connection {
 
     /// The next request may come.
     pub(super) fn await_request(&self) {
+        self.idle.start();
         self.phase.store(Phase::Idle as u8, Ordering::Release);
     }
 
     /// The header section is complete.
     pub(super) fn serve_request(&self) {
         self.phase.store(Phase::Serving as u8, Ordering::Release);
+    }
+
+    /// Takes a connection out of service that has been idle for longer than it may. `false` where it has not, or a request has begun.
+    pub(super) fn close_if_idle_for_too_long(&self) -> bool {
+        self.idle.is_over() && self.step(Phase::Idle, Phase::Closing)
     }
 
     /// Takes a connection out of service that was idle at the last call already. `false` where a request has begun, or may be on its way.

@@ -30,8 +30,12 @@ fn fit(id: &[u8]) -> bool {
 /// 128 random bits in hexadecimal. They tell requests apart; they are no secret.
 pub(super) fn fresh_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = fastrand::u128(..);
-    let text: [u8; 32] = std::array::from_fn(|place| DIGITS[(random >> (4 * place)) as usize & 15]);
+    let random = fastrand::u128(..).to_ne_bytes();
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
