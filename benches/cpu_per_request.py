@@ -8,7 +8,7 @@ Needs wrk and nginx (Debian packages of these names). Load and upstream are pinn
 1,000 API keys in turn, tokens of the embedded service. CPU time is that of the proxy's process over the requests that it answered: it holds still
 on a shared machine where a throughput does not. Quote ratios of one run.
 """
-import argparse, base64, contextlib, hashlib, http.client, json, os, pathlib, re, socket, statistics, subprocess, tempfile, time
+import argparse, contextlib, hashlib, http.client, os, pathlib, re, socket, statistics, subprocess, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "target" / "release"
@@ -34,7 +34,7 @@ def wait_for(port):
 
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
 def rss_mib(pid):
@@ -43,7 +43,7 @@ def rss_mib(pid):
 
 def start(folder, name, command, log="/dev/null"):
     with open(folder / log if log != "/dev/null" else log, "w") as out:
-        return subprocess.Popen(["taskset", "-c", "1" if name != "upstream" else "0", *map(str, command)], stdout=out, stderr=out, cwd=folder)
+        return subprocess.Popen(["taskset", "-c", "0" if name in ("upstream", "service") else "1", *map(str, command)], stdout=out, stderr=out, cwd=folder)
 
 
 def upstream(folder, port):
@@ -74,6 +74,12 @@ logging: {{ access: {str(access).lower()}, format: json }}
 workers: 1
 """)
     return ports, [RELEASE / "bearerd", "run", "-c", folder / f"{name}.yaml"]
+
+
+def over_http(folder, name, service_port):
+    """Lets a configuration ask a token service over HTTP, as a real one is asked."""
+    file = folder / f"{name}.yaml"
+    file.write_text(re.sub(r"default: \{.*\}", f'default: {{ kind: iap, url: "http://127.0.0.1:{service_port}" }}', file.read_text()))
 
 
 def load(folder, port, seconds, connections):
@@ -112,9 +118,9 @@ def request(connection, method, path, headers):
     return time.perf_counter() - began
 
 
-def cold_mint(ports, upstream_port):
-    """A cold request through bearerd, less a warm one: against the same call sent straight to the token service over HTTP, less nothing."""
-    proxy, service = (http.client.HTTPConnection("127.0.0.1", ports[name]) for name in ("proxy", "service"))
+def cold_mint(proxy_port, service_port):
+    """What a cold key adds to the token service's own answer: a cold request, less a warm one, less the same call sent straight to the service."""
+    proxy, service = (http.client.HTTPConnection("127.0.0.1", port) for port in (proxy_port, service_port))
     cold, warm, direct = [], [], []
     for key in KEYS[:300]:
         direct.append(request(service, "POST", "/v1/tokens", {"X-API-Key": key, "Content-Length": "0"}))
@@ -138,22 +144,20 @@ def main():
         ready, rss = [], []
         for _ in range(5):
             ports, command = configuration(folder, "probe", up, False)
+            over_http(folder, "probe", 1)
             process, took = time_to_ready(folder, command, ports["metrics"])
             ready.append(took)
             rss.append(rss_mib(process.pid))
             process.kill()
             process.wait()
-        # The service is asked over HTTP for this one, as a real one is.
         service_ports, service = configuration(folder, "service", up, False)
         running.append(start(folder, "service", service))
         wait_for(service_ports["service"])
         ports, command = configuration(folder, "cold", up, False)
-        text = (folder / "cold.yaml").read_text()
-        text = re.sub(r"default: \{.*\}", f'default: {{ kind: iap, url: "http://127.0.0.1:{service_ports["service"]}" }}', text)
-        (folder / "cold.yaml").write_text(text)
+        over_http(folder, "cold", service_ports["service"])
         running.append(start(folder, "cold", command))
         wait_for(ports["proxy"])
-        mint = cold_mint(ports | {"service": service_ports["service"]}, up)
+        mint = cold_mint(ports["proxy"], service_ports["service"])
         for process in running[1:]:
             process.kill()
         targets = []
@@ -172,12 +176,13 @@ def main():
             for name, port, pid in targets:
                 before = cpu_seconds(pid)
                 count, rate = load(folder, port, options.seconds, options.connections)
-                rows[name].append(((cpu_seconds(pid) - before) / count * 1e6, rate))
-        base = statistics.median(us for us, _ in rows["bare pingora"])
-        print(f"{'proxy':26s} {'CPU us/request':>15s} {'ratio':>7s} {'requests/s':>11s} {'RSS MiB':>8s}")
+                user, system = ((after - earlier) / count * 1e6 for after, earlier in zip(cpu_seconds(pid), before))
+                rows[name].append((user + system, user, system, rate))
+        base = statistics.median(row[0] for row in rows["bare pingora"])
+        print(f"{'proxy':26s} {'CPU us/request':>15s} {'ratio':>7s} {'user':>7s} {'system':>7s} {'requests/s':>11s} {'RSS MiB':>8s}")
         for name, port, pid in targets:
-            us = statistics.median(us for us, _ in rows[name])
-            print(f"{name:26s} {us:15.2f} {us / base:7.3f} {statistics.median(rate for _, rate in rows[name]):11.0f} {rss_mib(pid):8.1f}")
+            us, user, system, rate = (statistics.median(column) for column in zip(*rows[name]))
+            print(f"{name:26s} {us:15.2f} {us / base:7.3f} {user:7.2f} {system:7.2f} {rate:11.0f} {rss_mib(pid):8.1f}")
         print(f"start to ready: {statistics.median(ready) * 1e3:.1f} ms; idle RSS: {statistics.median(rss):.1f} MiB")
         print(f"cold key: {mint['cold'] * 1e3:.2f} ms at least, a warm request {mint['warm'] * 1e3:.2f}, the token service alone {mint['direct'] * 1e3:.2f}; "
               f"added {(mint['cold'] - mint['warm'] - mint['direct']) * 1e3:.2f} ms at least, {mint['median_added'] * 1e3:.2f} ms in the median")

@@ -242,6 +242,7 @@ impl App {
         let (closing, accepting) = (watch::Sender::new(false), watch::Sender::new(false));
         let app = pingora_app(config, proxy);
         let _entered = workers.enter();
+        workers.spawn(Arc::clone(&connections).sweep());
         let mut accept_loops = Vec::new();
         for (socket, listener) in sockets.callers.into_iter().zip(&config.listeners) {
             let listener = Listener { socket: tokio::net::TcpListener::from_std(socket)?, limits: limits(listener), app: Arc::clone(&app) };

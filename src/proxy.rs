@@ -15,7 +15,7 @@ use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
 use prometheus::IntGauge;
 
@@ -211,11 +211,11 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
         let Some(Action::Forward(upstream)) = self.route(ctx).map(|route| &route.action) else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
-        let Some((server, peer)) = upstream.pick() else {
+        let Some((server, mut peer)) = upstream.pick() else {
             return Err(Error::explain(
                 ErrorType::ConnectNoRoute,
                 format!("no server of upstream `{}` has an address yet", upstream.name()),
@@ -224,7 +224,10 @@ impl ProxyHttp for Proxy {
         };
         ctx.server = server;
         ctx.tries += 1;
-        Ok(Box::new(peer))
+        if !inject::nominates(session.req_header()) {
+            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+        }
+        Ok(peer)
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
@@ -245,6 +248,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn response_filter(&self, session: &mut Session, _: &mut ResponseHeader, _: &mut Context) -> pingora::Result<()> {
+        answer::keep_after_continue(session);
         answer::announce_end(session);
         Ok(())
     }

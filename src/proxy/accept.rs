@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time;
 
 use super::Proxy;
-use super::connection::{CallerStream, Connection};
+use super::connection::{CallerStream, Connection, Idle};
 use super::inject::Caller;
 use crate::telemetry::metrics::Metrics;
 
@@ -124,8 +124,8 @@ impl Door {
         // Only a hint to the kernel: without it answers still arrive.
         let _ = tcp.set_nodelay(true);
         let trusted = limits.trusted_peers.iter().any(|network| network.contains(&peer));
-        let connection =
-            Arc::new(Connection::new(Caller::new(peer, trusted), limits.header_bytes, limits.headers, self.draining.clone(), admission));
+        let idle = Idle::new(Arc::clone(&connections.ticks), ticks(limits.idle_timeout));
+        let connection = Arc::new(Connection::new(Caller::new(peer, trusted), limits, idle, self.draining.clone(), admission));
         match CallerStream::new(tcp, Arc::clone(&connection), limits.header_timeout) {
             Ok(stream) => connections.spawn(connection.clone(), Arc::clone(self).serve(stream, connection, self.draining.clone())),
             Err(error) => tracing::error!(%error, "a connection could not be set up"),
@@ -135,7 +135,8 @@ impl Door {
     /// Serves one connection, request after request.
     async fn serve(self: Arc<Self>, stream: CallerStream, connection: Arc<Connection>, draining: ShutdownWatch) {
         let mut session = ServerSession::new_http1(Box::new(stream));
-        session.set_keepalive(Some(seconds(self.limits.header_timeout)));
+        // pingora counts in whole seconds. Later requests are awaited without a timer: see `Connections::sweep`.
+        session.set_keepalive(Some(self.limits.header_timeout.as_secs().max(1)));
         // Else a request that comes while another is served would break that one's answer off (RFC 9112 section 9.3.2). pingora hands this on to the
         // connection's later sessions.
         session.set_pipelining_enabled(true);
@@ -146,7 +147,6 @@ impl Door {
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            session.set_keepalive(Some(seconds(self.limits.idle_timeout)));
             next = self.app.process_new_http(session, &draining).await;
         }
     }
@@ -157,9 +157,11 @@ async fn stopped(stop: &mut ShutdownWatch) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// pingora counts keep-alive in whole seconds, 0 being for ever.
-fn seconds(span: Duration) -> u64 {
-    span.as_secs().max(1)
+/// The time between two sweeps for idle connections.
+const TICK: Duration = Duration::from_secs(1);
+
+fn ticks(span: Duration) -> u32 {
+    u32::try_from(span.as_secs()).unwrap_or(u32::MAX / 2)
 }
 
 /// By number: the connection and its task, which is known a moment later.
@@ -169,6 +171,7 @@ type Open = HashMap<u64, (Arc<Connection>, Option<AbortHandle>)>;
 pub struct Connections {
     open: Mutex<Open>,
     next: AtomicU64,
+    ticks: Arc<AtomicU32>,
     changed: Notify,
     metrics: Arc<Metrics>,
 }
@@ -176,7 +179,7 @@ pub struct Connections {
 impl Connections {
     /// None yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { open: Mutex::default(), next: AtomicU64::new(0), changed: Notify::new(), metrics }
+        Self { open: Mutex::default(), next: AtomicU64::new(0), ticks: Arc::default(), changed: Notify::new(), metrics }
     }
 
     fn spawn(self: &Arc<Self>, connection: Arc<Connection>, serving: impl Future<Output = ()> + Send + 'static) {
@@ -190,6 +193,15 @@ impl Connections {
         // The task may have ended already; then its place is gone.
         if let Some((_, handle)) = self.lock().get_mut(&id) {
             *handle = Some(task.abort_handle());
+        }
+    }
+
+    /// Closes connections that are idle for longer than they may; up to a second late. Runs for as long as its task does.
+    pub async fn sweep(self: Arc<Self>) {
+        loop {
+            time::sleep(TICK).await;
+            self.ticks.fetch_add(1, Ordering::Relaxed);
+            self.abort(Connection::close_if_idle_for_too_long);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Answers that bearerd writes itself, and what a failure of pingora's means to the caller.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::header::EXPECT;
+use http::{HeaderValue, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -15,6 +16,16 @@ use crate::refusal::{Reason, Refusal};
 pub(super) fn announce_end(session: &mut Session) {
     if Connection::of(session.digest()).is_some_and(|connection| connection.is_draining()) {
         session.set_keepalive(None);
+    }
+}
+
+/// Undoes what pingora does at a 100: it gives up any connection on which it writes a head, an interim one too, while the body is to come. By the
+/// final answer the body may have come whole.
+pub(super) fn keep_after_continue(session: &mut Session) {
+    let request = session.req_header();
+    if request.version == Version::HTTP_11 && request.headers.contains_key(EXPECT) && session.is_body_done() {
+        // Without a limit: the accept loop sets it for the next request.
+        session.set_keepalive(Some(0));
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::accept::Admission;
+use super::accept::{Admission, Limits};
 use super::inject::Caller;
+use super::request;
 use crate::refusal::{Reason, Refusal};
 
 /// How long the rest of a refused request is read and thrown away: closed with unread bytes, the connection would be reset and the answer lost on
@@ -54,14 +55,49 @@ pub struct Connection {
     /// Most lines of a header section.
     pub headers: usize,
     phase: AtomicU8,
+    idle: Idle,
     draining: ShutdownWatch,
     /// Freed when the connection ends.
     _admission: Admission,
 }
 
+/// How long a connection has been idle, in ticks of the sweep that closes those that are idle for too long: a timer for each request would cost
+/// more than all else that is done for a connection.
+#[derive(Debug)]
+pub(super) struct Idle {
+    ticks: Arc<AtomicU32>,
+    since: AtomicU32,
+    /// Ticks that it may be idle.
+    limit: u32,
+}
+
+impl Idle {
+    /// Idle from now on, for at most `limit` of `ticks`.
+    pub(super) fn new(ticks: Arc<AtomicU32>, limit: u32) -> Self {
+        let since = AtomicU32::new(ticks.load(Ordering::Relaxed));
+        Self { ticks, since, limit }
+    }
+
+    fn start(&self) {
+        self.since.store(self.ticks.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.ticks.load(Ordering::Relaxed).wrapping_sub(self.since.load(Ordering::Relaxed)) > self.limit
+    }
+}
+
 impl Connection {
-    pub(super) fn new(caller: Caller, header_bytes: usize, headers: usize, draining: ShutdownWatch, admission: Admission) -> Self {
-        Self { caller, header_bytes, headers, phase: AtomicU8::new(Phase::Idle as u8), draining, _admission: admission }
+    pub(super) fn new(caller: Caller, limits: &Limits, idle: Idle, draining: ShutdownWatch, admission: Admission) -> Self {
+        Self {
+            caller,
+            header_bytes: limits.header_bytes,
+            headers: limits.headers,
+            phase: AtomicU8::new(Phase::Idle as u8),
+            idle,
+            draining,
+            _admission: admission,
+        }
     }
 
     /// The connection of a request.
@@ -71,12 +107,18 @@ impl Connection {
 
     /// The next request may come.
     pub(super) fn await_request(&self) {
+        self.idle.start();
         self.phase.store(Phase::Idle as u8, Ordering::Release);
     }
 
     /// The header section is complete.
     pub(super) fn serve_request(&self) {
         self.phase.store(Phase::Serving as u8, Ordering::Release);
+    }
+
+    /// Takes a connection out of service that has been idle for longer than it may. `false` where it has not, or a request has begun.
+    pub(super) fn close_if_idle_for_too_long(&self) -> bool {
+        self.idle.is_over() && self.step(Phase::Idle, Phase::Closing)
     }
 
     /// Takes a connection out of service that was idle at the last call already. `false` where a request has begun, or may be on its way.
@@ -121,6 +163,8 @@ pub(super) struct CallerStream {
     header_timeout: Duration,
     /// Runs while a header section has begun and is not complete.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the header section so far; what follows it in the last read is counted too.
+    section: usize,
     /// Runs while the rest of a refused request is thrown away.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -142,6 +186,7 @@ impl CallerStream {
             socket,
             header_timeout,
             deadline: None,
+            section: 0,
             linger: None,
         })
     }
@@ -151,9 +196,15 @@ impl CallerStream {
         let timeout = self.header_timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
         ready!(deadline.as_mut().poll(cx));
+        let refusal = Refusal::new(Reason::HeaderTimeout, "The header section of the request did not arrive in time.");
+        Poll::Ready(self.refuse(cx, &refusal, io::ErrorKind::TimedOut))
+    }
+
+    /// Answers in place of pingora, which knows of no request yet, and makes it end the connection.
+    fn refuse(&mut self, cx: &mut Context<'_>, refusal: &Refusal, kind: io::ErrorKind) -> io::Result<()> {
         // A fresh connection's send buffer takes this at once; where it does not, the caller reads nothing anyway.
-        let _ = Pin::new(self.inner.get_mut()).poll_write(cx, late_answer().as_bytes());
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "header section too slow")))
+        let _ = Pin::new(self.inner.get_mut()).poll_write(cx, last_answer(refusal).as_bytes());
+        Err(io::Error::new(kind, refusal.reason.as_str()))
     }
 
     /// Reads and throws away until the caller closes, or for [`LINGER`].
@@ -173,9 +224,9 @@ impl CallerStream {
     }
 }
 
-fn late_answer() -> String {
-    let refusal = Refusal::new(Reason::HeaderTimeout, "The header section of the request did not arrive in time.");
-    let body = String::from_utf8_lossy(&refusal.body("")).into_owned();
+fn last_answer(refusal: &Refusal) -> String {
+    let request_id = request::fresh_id();
+    let body = String::from_utf8_lossy(&refusal.body(request_id.to_str().unwrap_or_default())).into_owned();
     let headers: String =
         refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
     let status = refusal.reason.status();
@@ -189,22 +240,26 @@ fn late_answer() -> String {
 
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // More is asked for, so the section goes on. pingora itself would keep a mebibyte of it.
+        if self.section > self.connection.header_bytes && self.connection.is(Phase::Header) {
+            let detail =
+                format!("The header section has more than {} bytes, which are the most that are taken.", self.connection.header_bytes);
+            let refusal = Refusal::new(Reason::HeaderTooLarge, detail);
+            return Poll::Ready(self.refuse(cx, &refusal, io::ErrorKind::InvalidData));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(outcome) => {
                 // The first byte of a request: from here on the connection is not idle, unless it was closed a moment ago.
                 if buf.filled().len() > before && !self.connection.in_request() {
                     self.deadline = None;
+                    self.section = 0;
                     if !self.connection.begin_request() {
                         buf.set_filled(before);
                     }
                 }
+                self.section = self.section.saturating_add(buf.filled().len() - before);
                 Poll::Ready(outcome)
-            }
-            // pingora waits for the caller whenever it waits for anything, and leaves a part of a body of known length in the buffer meanwhile.
-            Poll::Pending if !self.inner.buffer().is_empty() => {
-                ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-                Poll::Pending
             }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
             Poll::Pending => {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{AUTHORIZATION, HOST, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE, VIA};
 use http::{HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
@@ -19,6 +19,16 @@ const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
 const FORWARDED_HOST: &str = "X-Forwarded-Host";
 /// The names that say who called and how; a trusted peer's count, `Forwarded` (RFC 7239) says the same.
 const FORWARDED: [&str; 4] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
+
+/// Hop-by-hop headers (RFC 9110 section 7.6.1) that pingora would strip one by one. `Connection` and `Upgrade` are left to it: see [`nominates`].
+const HOP_BY_HOP: [&str; 8] =
+    ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "http2-settings"];
+
+/// Whether the request has headers that say which others are for this hop alone. Only then is pingora's own pass over hop-by-hop headers needed: the
+/// fixed ones go in the pass that strips managed names.
+pub fn nominates(request: &RequestHeader) -> bool {
+    request.headers.contains_key(CONNECTION) || request.headers.contains_key(UPGRADE)
+}
 
 /// Names in lower case with dashes, found quickly: most headers have a length that no managed name has.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +81,7 @@ impl Managed {
     /// Starts from what bearerd itself sets.
     pub fn new() -> Self {
         let mut managed = Self::default();
-        for name in FORWARDED.into_iter().chain([REQUEST_ID]) {
+        for name in FORWARDED.into_iter().chain(HOP_BY_HOP).chain([REQUEST_ID]) {
             managed.headers.insert(name);
         }
         managed

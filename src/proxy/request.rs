@@ -18,7 +18,7 @@ pub(super) fn id(request: &RequestHeader) -> HeaderValue {
     let mut theirs = request.headers.get_all(REQUEST_ID).iter();
     match (theirs.next(), theirs.next()) {
         (Some(id), None) if fit(id.as_bytes()) => id.clone(),
-        _ => fresh(),
+        _ => fresh_id(),
     }
 }
 
@@ -28,10 +28,14 @@ fn fit(id: &[u8]) -> bool {
 }
 
 /// 128 random bits in hexadecimal. They tell requests apart; they are no secret.
-fn fresh() -> HeaderValue {
+pub(super) fn fresh_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = fastrand::u128(..);
-    let text: [u8; 32] = std::array::from_fn(|place| DIGITS[(random >> (4 * place)) as usize & 15]);
+    let random = fastrand::u128(..).to_ne_bytes();
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
@@ -65,7 +69,8 @@ pub(super) fn checked<'a>(session: &'a Session, connection: &Connection) -> Resu
     Ok(Target { authority: authority(request)?, method: &request.method, path: request.uri.path(), headers: &request.headers })
 }
 
-/// `Transfer-Encoding` other than plain `chunked`, or beside `Content-Length`, and a `Content-Length` of several equal numbers are read in different ways by different servers (RFC 9112 section 6.1).
+/// `Transfer-Encoding` other than plain `chunked`, or beside `Content-Length`, and a `Content-Length` of several equal numbers are read in different
+/// ways by different servers (RFC 9112 sections 6.1 and 6.3).
 fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
     let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
     if let Some(length) = lengths.next()
@@ -123,7 +128,7 @@ mod tests {
         for unfit in ["", "a b", "a\"b", &"x".repeat(129)] {
             assert_eq!(id(&with("X-Request-Id", unfit)).len(), 32, "{unfit}");
         }
-        assert_ne!(fresh(), fresh());
+        assert_ne!(fresh_id(), fresh_id());
     }
 
     #[test]

@@ -88,10 +88,11 @@ impl Upstream {
     }
 
     /// The next address in turn and the place of its server; none while no name has resolved.
-    pub fn pick(&self) -> Option<(usize, HttpPeer)> {
+    pub fn pick(&self) -> Option<(usize, Box<HttpPeer>)> {
         let peers = self.peers.load();
         let turn = if peers.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        peers.get(turn % peers.len().max(1)).cloned()
+        let (server, peer) = peers.get(turn % peers.len().max(1))?;
+        Some((*server, Box::new(peer.clone())))
     }
 
     /// How many addresses there are to try.

@@ -2,6 +2,7 @@
 // Clippy lets `#[test]` functions panic, not what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
+mod bodies;
 mod check;
 mod drain;
 mod flights;
@@ -9,6 +10,7 @@ mod framing;
 mod headers;
 mod iap_client;
 mod issuer;
+mod limits;
 mod observe;
 mod proxy;
 mod secrets;

@@ -1,10 +1,10 @@
 //! A client that sends exactly the bytes it is given.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::events::PATIENCE;
 use super::http::{Body, Head, read_body, read_head};
@@ -40,6 +40,13 @@ impl Client {
         Ok(Self(BufStream::new(stream)))
     }
 
+    /// Connects from this address of our own.
+    pub async fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((own, 0).into()).unwrap();
+        Self(BufStream::new(socket.connect(address).await.unwrap()))
+    }
+
     /// Sends raw bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.unwrap();
@@ -49,6 +56,12 @@ impl Client {
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.0.write_all(bytes.as_ref()).await?;
         self.0.flush().await
+    }
+
+    /// Sends all that `bytes` has.
+    pub async fn send_all(&mut self, mut bytes: impl AsyncBufRead + Unpin) {
+        tokio::io::copy_buf(&mut bytes, &mut self.0).await.unwrap();
+        self.0.flush().await.unwrap();
     }
 
     /// The head of the next response, an interim one (100) too.
