@@ -29,37 +29,37 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::token_service::iap;
 
-/// Why bearerd cannot start. Each says what to change.
+/// Why bearerd cannot start. Each says what to change, and its cause itself: there is no chain of sources to print.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {source}{}", if source.kind() == io::ErrorKind::AddrInUse { "; another process listens there: end it, or choose another address" } else { "" })]
+    #[error("cannot listen on {address} ({key}): {cause}{}", if cause.kind() == io::ErrorKind::AddrInUse { "; another process listens there: end it, or choose another address" } else { "" })]
     Bind {
         /// The address.
         address: SocketAddr,
         /// Its key in the configuration.
         key: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A runtime or socket cannot be set up.
     #[error("cannot set up threads and sockets: {0}")]
     System(#[from] io::Error),
     /// A token service's TLS files or URL cannot be used.
-    #[error("token service `{service}`: {source}")]
+    #[error("token service `{service}`: {cause}")]
     Client {
         /// The service.
         service: String,
         /// Why.
-        source: iap::SetupError,
+        cause: iap::SetupError,
     },
     /// An embedded token service cannot be opened.
-    #[error("token service `{service}`: {source}")]
+    #[error("token service `{service}`: {cause}")]
     Issuer {
         /// The service.
         service: String,
         /// Why.
-        source: issuer::Error,
+        cause: issuer::Error,
     },
     /// An upstream cannot be used.
     #[error(transparent)]
@@ -68,12 +68,12 @@ pub enum Error {
     #[error("the configuration is not one that `bearerd check` accepts: {0}")]
     Unchecked(String),
     /// The admin token cannot be read.
-    #[error("cannot read the admin token from {file} (`admin.token_file`): {source}")]
+    #[error("cannot read the admin token from {file} (`admin.token_file`): {cause}")]
     AdminToken {
         /// The file.
         file: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The system gives no randomness.
     #[error("the system gives no randomness")]
@@ -172,7 +172,7 @@ pub fn bind(address: SocketAddr, key: impl FnOnce() -> String) -> Result<TcpList
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    bound().map_err(|source| Error::Bind { address, key: key(), source })
+    bound().map_err(|cause| Error::Bind { address, key: key(), cause })
 }
 
 /// Runs until `stop` says so. Returns when the last request is served, or when `stop` says [`Stop::Now`].
@@ -288,7 +288,7 @@ fn open_issuers(config: &Config, clock: &Clock) -> Result<BTreeMap<String, Arc<I
     });
     embedded
         .map(|(name, embedded)| {
-            let issuer = Issuer::open(embedded, clock.clone()).map_err(|source| Error::Issuer { service: name.clone(), source })?;
+            let issuer = Issuer::open(embedded, clock.clone()).map_err(|cause| Error::Issuer { service: name.clone(), cause })?;
             Ok((name.clone(), issuer))
         })
         .collect()
@@ -296,7 +296,7 @@ fn open_issuers(config: &Config, clock: &Clock) -> Result<BTreeMap<String, Arc<I
 
 fn admin_token(config: &Config) -> Result<Option<Secret>, Error> {
     let Some(file) = &config.admin.token_file else { return Ok(None) };
-    let text = std::fs::read_to_string(file).map_err(|source| Error::AdminToken { file: file.clone(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|cause| Error::AdminToken { file: file.clone(), cause })?;
     Ok(Some(Secret::from(text.trim())))
 }
 

@@ -47,7 +47,7 @@ fn service(name: &str, service: &config::TokenService, issuers: &BTreeMap<String
     let bounds = Bounds { concurrency: mint.concurrency, rate: mint.rate, queue: mint.queue, wait: mint.wait, skew: service.skew() };
     let (kind, url, client): (_, _, Arc<dyn TokenService>) = match service {
         config::TokenService::Iap(iap) => {
-            let client = IapTokenService::new(iap).map_err(|source| Error::Client { service: name.to_owned(), source })?;
+            let client = IapTokenService::new(iap).map_err(|cause| Error::Client { service: name.to_owned(), cause })?;
             ("iap", iap.url.as_str(), Arc::new(client))
         }
         config::TokenService::Embedded(_) => {

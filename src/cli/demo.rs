@@ -50,7 +50,7 @@ In front of an app on 127.0.0.1:3000, which answers with the request that it rec
   A route that needs no key: the app is asked without a token.
     curl -s http://127.0.0.1:8080/public/hello
 
-  How often a token was minted, and how often one was at hand: repeat the first command, and only the hits grow.
+  How often a token was asked for, and how often one was at hand: repeat the first command, and only the hits grow.
     curl -s http://127.0.0.1:9902/metrics | grep -E '^bearerd_(mints_total|cache_requests_total)'
 
 Ctrl-C ends it.

@@ -4,6 +4,7 @@
 
 mod bodies;
 mod check;
+mod demo;
 mod drain;
 mod flights;
 mod framing;

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 
@@ -18,8 +17,8 @@ pub struct Process {
     child: Child,
     output: Output,
     readers: Vec<JoinHandle<()>>,
-    /// Where its configuration is.
-    directory: TempDir,
+    /// What it runs in; it goes with the process.
+    _directory: TempDir,
 }
 
 /// What it wrote, line by line.
@@ -59,7 +58,7 @@ impl Process {
             collect(child.stdout.take().unwrap(), output.stdout.clone()),
             collect(child.stderr.take().unwrap(), output.stderr.clone()),
         ];
-        Self { child, output, readers, directory }
+        Self { child, output, readers, _directory: directory }
     }
 
     /// `bearerd run` with this configuration, to which free ports are added where it names no listeners.
@@ -67,11 +66,6 @@ impl Process {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("bearerd.yaml"), on_free_ports(configuration)).unwrap();
         Self::start_with(&["run", "-c", "bearerd.yaml"], &[], directory)
-    }
-
-    /// The directory that it runs in.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
     }
 
     /// What it has written so far.
