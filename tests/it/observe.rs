@@ -206,7 +206,8 @@ async fn each_request_is_one_json_line_without_its_query() {
     service.next(Operation::Create, Behaviour::status(500));
     let failed = client.get("/api", &[("x-api-key", "header-key"), ("x-request-id", "not fit for a log")]).await;
     assert_eq!(failed.status, 503);
-    // A caller who leaves before the answer.
+    // A request is logged after its answer. Then a caller who leaves before one.
+    until(addresses.metrics, "bearerd_requests_in_flight", |requests| requests == 0.0).await;
     upstream.reply_next(Reply::Hang);
     let mut leaves = Client::connect(addresses.callers[0]).await;
     leaves.send("GET /public/slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
