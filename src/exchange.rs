@@ -218,7 +218,9 @@ impl Exchange {
 
     /// What a route asks for, prepared once.
     pub fn grant(&self, service: &Arc<Service>, params: TokenParams, check_details: bool, session_lifetime: Duration) -> Grant {
-        let prefix = Grant::prefix(&self.hash_key, service, &params);
+        let mut prefix = Grant::prefix(&self.hash_key, service, &params);
+        // A token that one route uses unchecked, or for longer, is not one that another may.
+        prefix.field(&[u8::from(check_details)]).field(&session_lifetime.as_millis().to_le_bytes());
         Grant { service: Arc::clone(service), params, check_details, session_lifetime, prefix }
     }
 
@@ -342,12 +344,15 @@ impl Mint {
         let token = self.create("details_401").await?;
         match self.checked(&token).await? {
             Verdict::Good => Ok(Arc::new(token)),
-            Verdict::Dead => {
-                let error = Error::Unavailable { cause: "get_token_details denied two fresh tokens".to_owned(), retry_after: HOLD_OFF };
-                self.exchange.negative.remember(self.key, error.clone(), self.exchange.clock.now(), Some(HOLD_OFF));
-                Err(error)
-            }
+            Verdict::Dead => Err(self.hold_off("get_token_details denied two fresh tokens".to_owned())),
         }
+    }
+
+    /// An outage that another call at once would not end: the entry is left alone for a moment.
+    fn hold_off(&self, cause: String) -> Error {
+        let error = unavailable(cause, HOLD_OFF);
+        self.exchange.negative.remember(self.key, error.clone(), self.exchange.clock.now(), Some(HOLD_OFF));
+        error
     }
 
     async fn create(&self, reason: &str) -> Result<Token, Error> {
@@ -385,15 +390,20 @@ impl Mint {
         }
     }
 
-    /// `nbf` can lie a little in the future. The flight goes on meanwhile, so that nobody mints again.
+    /// `nbf` can lie a little in the future. The flight goes on meanwhile, so that nobody mints again; not for longer than callers wait.
     async fn until_valid(&self, token: &Token) -> Result<(), Error> {
         let skew = self.grant.service.skew;
+        let give_up = time::Instant::now() + self.grant.service.wait;
         loop {
             let now = self.exchange.clock.now();
             if token.is_valid(now, skew) {
                 return Ok(());
             }
             let wait = token.until_valid(now, skew);
+            if time::Instant::now() + wait > give_up {
+                let seconds = wait.as_secs();
+                return Err(self.hold_off(format!("a fresh token becomes valid only in {seconds} s: compare the clocks, see `skew`")));
+            }
             if wait.is_zero() {
                 return Err(unavailable("the token expired before it could be used".to_owned(), RETRY));
             }

@@ -58,7 +58,7 @@ pub struct Limits {
     #[serde(deserialize_with = "units::Duration::deserialize")]
     #[schemars(with = "units::Duration")]
     pub header_timeout: Duration,
-    /// Time that a kept-alive connection may stay idle; whole seconds.
+    /// Time that a kept-alive connection may stay idle, in whole seconds, and that a caller may take nothing of an answer.
     #[serde(deserialize_with = "units::Duration::deserialize")]
     #[schemars(with = "units::Duration")]
     pub idle_timeout: Duration,

@@ -35,7 +35,7 @@ pub struct Limits {
     pub headers: usize,
     /// Time for a header section to arrive.
     pub header_timeout: Duration,
-    /// Time that a connection may stay idle.
+    /// Time that a connection may stay idle, and that a caller may take none of what is sent.
     pub idle_timeout: Duration,
     /// Connections at one time.
     pub connections: usize,
@@ -132,9 +132,16 @@ impl Door {
         }
     }
 
+    /// pingora sets no bound of its own on writes: a caller who reads nothing would hold the connection, and the upstream's, for ever.
+    fn session(&self, stream: pingora::protocols::Stream) -> ServerSession {
+        let mut session = ServerSession::new_http1(stream);
+        session.set_write_timeout(Some(self.limits.idle_timeout));
+        session
+    }
+
     /// Serves one connection, request after request.
     async fn serve(self: Arc<Self>, stream: CallerStream, connection: Arc<Connection>, draining: ShutdownWatch) {
-        let mut session = ServerSession::new_http1(Box::new(stream));
+        let mut session = self.session(Box::new(stream));
         // pingora counts in whole seconds. Later requests are awaited without a timer: see `Connections::sweep`.
         session.set_keepalive(Some(self.limits.header_timeout.as_secs().max(1)));
         // Else a request that comes while another is served would break that one's answer off (RFC 9112 section 9.3.2). pingora hands this on to the
@@ -143,7 +150,7 @@ impl Door {
         let mut next = self.app.process_new_http(session, &draining).await;
         while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
             connection.await_request();
-            let mut session = ServerSession::new_http1(stream);
+            let mut session = self.session(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub struct Connection {
     /// Most lines of a header section.
     pub headers: usize,
     phase: AtomicU8,
+    /// The next write is the header of an answer: it waits for what follows.
+    header_due: AtomicBool,
     idle: Idle,
     draining: ShutdownWatch,
     /// Freed when the connection ends.
@@ -94,6 +96,7 @@ impl Connection {
             header_bytes: limits.header_bytes,
             headers: limits.headers,
             phase: AtomicU8::new(Phase::Idle as u8),
+            header_due: AtomicBool::new(true),
             idle,
             draining,
             _admission: admission,
@@ -113,6 +116,7 @@ impl Connection {
 
     /// The header section is complete.
     pub(super) fn serve_request(&self) {
+        self.header_due.store(true, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Release);
     }
 
@@ -263,8 +267,8 @@ impl AsyncRead for CallerStream {
             }
             Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
             Poll::Pending => {
-                // Whoever waits has nothing more to write for now: the caller gets what there is. pingora itself flushes a body of known length only
-                // at its end, so that a slow one would leave the caller without even a status. A failure shows in the next write.
+                // Whoever waits has nothing more to write for now: the caller gets what there is, or a slow body would leave it without even a
+                // status. A failure shows in the next write.
                 let _ = Pin::new(&mut self.inner).poll_flush(cx);
                 Poll::Pending
             }
@@ -274,7 +278,13 @@ impl AsyncRead for CallerStream {
 
 impl AsyncWrite for CallerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        if !self.connection.header_due.swap(false, Ordering::Relaxed) {
+            // Some of a body: pingora itself flushes one of known length only at its end, and a slow one should arrive as it comes. What the kernel
+            // does not take now goes with the next write.
+            let _ = Pin::new(&mut self.inner).poll_flush(cx)?;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,5 +1,7 @@
 //! The forms that an upstream may make of a path: decoded once or twice, normalised.
 
+use std::collections::BTreeSet;
+
 use percent_encoding::percent_decode;
 
 /// Whether every form of `path` is the path itself: no escapes, dot segments, doubled slashes, parameters or backslashes. Most paths are.
@@ -18,21 +20,48 @@ pub(super) fn is_plain(path: &str) -> bool {
     path.starts_with('/') || path == "*"
 }
 
-/// Every form: decoded not at all, once and twice (`%252f`), each as it is and as each kind of server would resolve it.
-pub(super) fn forms(path: &str) -> Vec<Vec<u8>> {
-    let raw = path.as_bytes().to_vec();
-    let once: Vec<u8> = percent_decode(&raw).collect();
-    let twice: Vec<u8> = percent_decode(&once).collect();
-    let mut forms = Vec::new();
-    for decoded in [raw, once, twice] {
-        for reading in Reading::all(&decoded) {
-            forms.push(reading.resolve(&decoded));
-        }
-        forms.push(decoded);
+/// Steps that servers are taken to make of a path, one after the other: decoding twice (`%252f`) with a resolution between and after.
+const STEPS: usize = 5;
+/// A path with more forms than this was made to have them.
+const MAX_FORMS: usize = 64;
+/// A longer path is not looked at form by form, in bytes: that would take too long.
+const MAX_LENGTH: usize = 8 * 1024;
+
+/// Every form: what any sequence of decoding and resolving makes of the path, each in every way that servers do it. `None` where there are too many.
+pub(super) fn forms(path: &str) -> Option<BTreeSet<Vec<u8>>> {
+    if path.len() > MAX_LENGTH {
+        return None;
     }
-    forms.sort_unstable();
-    forms.dedup();
-    forms
+    let mut forms = BTreeSet::from([path.as_bytes().to_vec()]);
+    let mut newest = forms.clone();
+    for _ in 0..STEPS {
+        let mut next = BTreeSet::new();
+        for form in &newest {
+            next.extend([percent_decode(form).collect(), decode_dots(form)]);
+            next.extend(Reading::all(form).map(|reading| reading.resolve(form)));
+        }
+        newest = next.difference(&forms).cloned().collect();
+        if newest.is_empty() {
+            break;
+        }
+        forms.extend(newest.iter().cloned());
+        if forms.len() > MAX_FORMS {
+            return None;
+        }
+    }
+    Some(forms)
+}
+
+/// Decodes `%2e` alone: to a URL parser (WHATWG URL, "double-dot path segment") an escaped dot is a dot, while an escaped slash is no slash.
+fn decode_dots(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((byte, after)) = rest.split_first() {
+        let dot = rest.get(..3).is_some_and(|escape| escape.eq_ignore_ascii_case(b"%2e"));
+        decoded.push(if dot { b'.' } else { *byte });
+        rest = if dot { &rest[3..] } else { after };
+    }
+    decoded
 }
 
 /// How a server resolves a path. Servers differ in each of these.
@@ -117,7 +146,7 @@ mod tests {
             ("/a//../b", &["/b", "/a/b"]),
             ("/a/%252e%252e/b", &["/b", "/a/%2e%2e/b"]),
         ] {
-            let forms = forms(path);
+            let forms = forms(path).unwrap();
             for reading in readings {
                 assert!(forms.iter().any(|form| form == reading.as_bytes()), "{path} read as {reading}");
             }
@@ -125,10 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn paths_made_to_have_many_forms_are_given_up() {
+        assert!(forms("/a;b//c\\d%3fe%253bf%252f%252fg%255ch%25253fi/%2e%252e%25252e/j").is_none());
+        assert!(forms(&format!("/{}", "%20".repeat(3000))).is_none());
+        assert!(forms("/files/a%2Fb%20c;v=1//d").is_some());
+    }
+
+    #[test]
     fn plain_paths_are_their_own_normal_form() {
         for path in ["/", "/a/b.c/d-e_f~g", "/a/", "/a..b/c."] {
             assert!(is_plain(path), "{path}");
-            assert!(forms(path).iter().all(|form| form == path.as_bytes()), "{path}");
+            assert!(forms(path).unwrap().iter().all(|form| form == path.as_bytes()), "{path}");
         }
         for path in ["//", "/./", "/.a", "/a%20", "/a;b", "a", "/\\"] {
             assert!(!is_plain(path), "{path}");

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::support::client::Client;
 use crate::support::stage::Stage;
+use crate::support::upstream::Reply;
 
 const ROUTES: &str = "  - { upstream: app }";
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\n\r\n";
@@ -97,6 +98,17 @@ async fn a_caller_that_drips_gains_no_time() {
         }
     };
     assert_eq!(response.problem(), "header_timeout");
+}
+
+#[tokio::test]
+async fn a_caller_who_takes_nothing_of_an_answer_is_cut_off() {
+    let stage = limited("idle_timeout: 1s").await;
+    stage.upstream.reply_next(Reply::Stream(1 << 30));
+    let mut client = stage.client().await;
+    client.send(GET).await;
+    stage.upstream.wait_for_requests(1).await;
+    stage.bearerd.until("bearerd_connections", 0.0).await;
+    assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
 }
 
 #[tokio::test]

@@ -262,6 +262,37 @@ async fn no_expired_and_no_early_token_is_injected() {
     assert_eq!((response.status, reason(&response).as_str()), (503, "token_service_unavailable"));
 }
 
+/// A clock that is off must not hold up the key once it is mended.
+#[tokio::test]
+async fn a_token_that_is_not_valid_for_long_is_an_outage_at_once_and_its_end_is_noticed() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = Bearerd::between(&service, &upstream, ONE_ROUTE);
+    service.set_nbf_offset(1800);
+    for _ in 0..2 {
+        let response = get(bearerd.address(), "/", &[("x-api-key", "k")]).await;
+        assert_eq!((response.status, reason(&response).as_str()), (503, "token_service_unavailable"));
+        assert!(response.header("retry-after").is_some());
+    }
+    assert_eq!(service.calls(Operation::Create), 1, "it is left alone for a moment");
+    service.set_nbf_offset(0);
+    bearerd.clock.step(5_000);
+    assert_eq!(get(bearerd.address(), "/", &[("x-api-key", "k")]).await.status, 200);
+}
+
+#[tokio::test]
+async fn routes_that_check_tokens_differently_do_not_share_them() {
+    let (service, upstream) = surroundings().await;
+    service.always(Operation::Details, Behaviour::status(401));
+    let bearerd = Bearerd::between(
+        &service,
+        &upstream,
+        "  - { match: { path: /unchecked }, upstream: app, validate: { details: off } }\n  - { upstream: app }",
+    );
+    assert_eq!(get(bearerd.address(), "/unchecked", &[("x-api-key", "k")]).await.status, 200);
+    assert_eq!(get(bearerd.address(), "/checked", &[("x-api-key", "k")]).await.status, 503);
+    assert_eq!(get(bearerd.address(), "/unchecked", &[("x-api-key", "k")]).await.status, 200);
+}
+
 #[tokio::test]
 async fn details_are_asked_once_before_first_use_and_a_dead_token_is_minted_anew() {
     let (service, upstream) = surroundings().await;
