@@ -6,6 +6,7 @@
 mod assemble;
 
 use std::collections::BTreeMap;
+use std::future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use tokio::time;
 use crate::admin::{self, Readiness, Shown};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::http_server;
 use crate::issuer::{self, Issuer};
 use crate::proxy::accept::{Connections, Limits, Listener};
 use crate::proxy::{Proxy, upstream};
@@ -300,13 +302,13 @@ fn admin_token(config: &Config) -> Result<Option<Secret>, Error> {
     Ok(Some(Secret::from(text.trim())))
 }
 
+/// Connections at one time to the metrics or the admin listener: few call there, and they must not use up what callers need.
+const OWN_CONNECTIONS: usize = 256;
+
+/// Serves until its runtime ends.
 fn serve_http(handle: &Handle, socket: TcpListener, router: Router) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(socket)?;
-    handle.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "a listener ended");
-        }
-    });
+    handle.spawn(http_server::serve(router, listener, OWN_CONNECTIONS, future::pending()));
     Ok(())
 }
 

@@ -10,7 +10,8 @@
 //! 5. [`proxy::inject`] takes out what the caller must not send on, and puts the token in.
 //! 6. Whatever goes wrong becomes a row of the table in [`refusal`].
 //!
-//! Around it: [`config`] is what the operator writes, [`app`] builds everything from it and ends it in order, [`admin`] shows probes and metrics,
+//! Around it: [`config`] is what the operator writes, [`app`] builds everything from it and ends it in order, [`admin`] shows probes and metrics
+//! (on [`http_server`]),
 //! [`telemetry`] counts and logs, [`secret`] keeps what must not be shown, [`cli`] is the command line.
 
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod token;
 pub mod credential;
 pub mod refusal;
 pub mod admin;
+pub mod http_server;
 pub mod config;
 pub mod clock;
 pub mod secret;

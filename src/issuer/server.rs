@@ -3,7 +3,6 @@
 //! Statuses and bodies are those of the API's reference; errors are `{code, message, details}`. Whatever a client sends, it gets an
 //! answer, and nothing that it sends is a reason for a 5xx.
 
-mod accept;
 mod answer;
 mod body;
 mod credentials;
@@ -19,14 +18,24 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-pub use self::accept::serve;
 use self::answer::{Answer, token};
+use tokio::net::TcpListener;
+
 use super::Issuer;
 use super::refusal::Refusal;
+use crate::http_server;
 use crate::secret::Secret;
 
 /// How long clients may keep the key set; a new key shows within this time.
 const KEY_SET_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// Connections at one time.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Serves `issuer` on `listener` until `shutdown` is done, and then for at most 5 s the requests that are in flight.
+pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    http_server::serve(router(issuer), listener, MAX_CONNECTIONS, shutdown).await;
+}
 
 /// All endpoints of `issuer`. Every request is read up to 64 KiB within 10 s before its handler runs.
 pub fn router(issuer: Arc<Issuer>) -> Router {

@@ -1,8 +1,12 @@
 //! The published Python SDK, libiap 0.3.0, against `bearerd token-service`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread;
+
+use crate::bearerd::Bearerd;
 
 fn bearerd() -> Command {
     Command::new(env!("CARGO_BIN_EXE_bearerd"))
@@ -66,5 +70,39 @@ fn all_four_methods_of_the_tokens_api() {
     let service = TokenService::start(directory.path());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/libiap_tokens.py");
     let output = Command::new(python).arg(script).args([&service.url, &alice, &bob]).output().unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+/// An upstream that answers each request, one a connection, with its header lines as a JSON list.
+fn mirror() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let lines: Vec<String> = stream.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let body = serde_json::to_string(&lines).unwrap();
+            let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close", body.len());
+            write!(stream.get_mut(), "HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn a_call_through_the_proxy_with_an_api_key() {
+    let python = python();
+    let directory = tempfile::tempdir().unwrap();
+    let key = new_key(&directory.path().join("keys.yaml"), &["--name", "alice"]);
+    let configuration = format!(
+        "listeners: [{{ address: 127.0.0.1:0 }}]\nadmin: {{ address: 127.0.0.1:0 }}\nmetrics: {{ address: 127.0.0.1:0 }}\n\
+         token_services: {{ default: {{ kind: embedded, keys_file: keys.yaml, signing_key_file: signing.pem }} }}\n\
+         upstreams: {{ app: {{ servers: ['{}'] }} }}\nroutes: [{{ upstream: app }}]\nlogging: {{ format: json }}\n",
+        mirror()
+    );
+    let bearerd = Bearerd::start(directory.path(), &configuration);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/libiap_upstream.py");
+    let host = format!("http://{}", bearerd.callers);
+    let output = Command::new(python).arg(script).args([&host, &key]).output().unwrap();
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }

@@ -1,9 +1,11 @@
 //! Prometheus's own check of what `/metrics` says.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
+
+use crate::bearerd::Bearerd;
 
 /// Every port is the system's choice; the fixed answer spares an upstream.
 const CONFIGURATION: &str = "
@@ -14,40 +16,6 @@ token_services: { default: { kind: embedded, keys_file: keys.yaml, signing_key_f
 routes: [{ respond: { status: 204 } }]
 logging: { format: json }
 ";
-
-/// A bearerd that ends with the test.
-struct Bearerd {
-    process: Child,
-    callers: String,
-    metrics: String,
-    /// Open for as long as it runs, or its next line would end it.
-    _stderr: BufReader<ChildStderr>,
-}
-
-impl Bearerd {
-    fn start(folder: &Path) -> Self {
-        let file = folder.join("bearerd.yaml");
-        std::fs::write(&file, CONFIGURATION).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["run", "-c"]).arg(file).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(process.stderr.take().unwrap());
-        let (mut line, mut said) = (String::new(), serde_json::Value::Null);
-        while said["message"] != "listening" {
-            line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it listened");
-            said = serde_json::from_str(&line).unwrap();
-        }
-        let callers = said["callers"].as_str().unwrap().trim_matches(['[', ']']).to_owned();
-        let metrics = said["metrics"].as_str().unwrap().to_owned();
-        Self { process, callers, metrics, _stderr: stderr }
-    }
-}
-
-impl Drop for Bearerd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// Status line and headers, and the body.
 fn get(address: &str, path: &str, headers: &str) -> (String, String) {
@@ -71,7 +39,7 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
         .output()
         .unwrap();
     let key = String::from_utf8(made.stdout).unwrap();
-    let bearerd = Bearerd::start(folder.path());
+    let bearerd = Bearerd::start(folder.path(), CONFIGURATION);
 
     // A mint, a hit and refusals, so that the families have series.
     for (header, status) in [

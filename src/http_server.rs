@@ -1,9 +1,10 @@
-//! The accept loop: bounds on connections and header sections, and an orderly end.
+//! A small HTTP/1.1 server for what is not proxied (token service, metrics, admin): bounds on connections and header sections, an orderly end.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -11,10 +12,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::issuer::Issuer;
-
-/// Connections at one time; the next ones wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 1024;
 /// Bytes of a header section.
 const HEADER_BYTES: usize = 64 * 1024;
 /// Time for a header section to arrive, and for a kept-alive connection to stay idle.
@@ -24,10 +21,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time until the next try when the system accepts nothing, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `issuer` on `listener` until `shutdown` is done, and then for at most 5 s the requests that are in flight.
-pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    let service = TowerToHyperService::new(super::router(issuer));
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves `router` on `listener` until `shutdown` is done, and then for at most 5 s the requests that are in flight. At most `connections` are served
+/// at one time; the next ones wait in the listener's backlog.
+pub async fn serve(router: Router, listener: TcpListener, connections: usize, shutdown: impl Future<Output = ()>) {
+    let service = TowerToHyperService::new(router);
+    let slots = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
@@ -38,7 +36,7 @@ pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Fu
                 // The client gave up in the backlog.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    tracing::warn!(%error, "the token service cannot accept a connection");
+                    tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -52,7 +50,7 @@ pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Fu
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the token service broke");
+                tracing::debug!(%error, "a connection broke");
             }
             drop(slot);
         });

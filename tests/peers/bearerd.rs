@@ -1,0 +1,40 @@
+//! A real `bearerd run`.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+/// A bearerd that ends with the test.
+pub struct Bearerd {
+    process: Child,
+    pub callers: String,
+    pub metrics: String,
+    /// Open for as long as it runs, or its next line would end it.
+    _stderr: BufReader<ChildStderr>,
+}
+
+impl Bearerd {
+    /// Starts `bearerd run` with this configuration, in which every port should be 0 and logs JSON.
+    pub fn start(folder: &Path, configuration: &str) -> Self {
+        let file = folder.join("bearerd.yaml");
+        std::fs::write(&file, configuration).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["run", "-c"]).arg(file).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        let (mut line, mut said) = (String::new(), serde_json::Value::Null);
+        while said["message"] != "listening" {
+            line.clear();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it listened");
+            said = serde_json::from_str(&line).unwrap();
+        }
+        let callers = said["callers"].as_str().unwrap().trim_matches(['[', ']']).to_owned();
+        let metrics = said["metrics"].as_str().unwrap().to_owned();
+        Self { process, callers, metrics, _stderr: stderr }
+    }
+}
+
+impl Drop for Bearerd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
