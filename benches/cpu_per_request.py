@@ -57,11 +57,14 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 3600s;
     return start(folder, "upstream", ["nginx", "-c", folder / "nginx.conf", "-p", folder])
 
 
-def configuration(folder, name, upstream_port, access):
-    ports = {"proxy": free_port(), "admin": free_port(), "metrics": free_port(), "service": free_port()}
+def keys_file(folder):
     keys = "".join(f"  - {{ name: k{i}, hash: \"sha256:{hashlib.sha256(k.encode()).hexdigest()}\", scopes: [{', '.join(f'SCOPE.{n}.READ' for n in range(16))}] }}\n"
                    for i, k in enumerate(KEYS))
     (folder / "keys.yaml").write_text("keys:\n" + keys)
+
+
+def configuration(folder, name, upstream_port, access):
+    ports = {"proxy": free_port(), "admin": free_port(), "metrics": free_port(), "service": free_port()}
     (folder / f"{name}.yaml").write_text(f"""
 listeners: [{{ address: "127.0.0.1:{ports['proxy']}" }}]
 admin: {{ address: "127.0.0.1:{ports['admin']}" }}
@@ -137,6 +140,7 @@ def main():
     arguments.add_argument("--connections", type=int, default=64)
     options = arguments.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bearerd-bench-"))
+    keys_file(folder)
     up = free_port()
     running = [upstream(folder, up)]
     try:
