@@ -4,7 +4,9 @@ pub mod accept;
 mod answer;
 mod connection;
 pub mod inject;
+pub mod limits;
 mod request;
+mod request_id;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -200,7 +202,7 @@ impl ProxyHttp for Proxy {
             return Error::e_explain(ErrorType::InternalError, "a request without its connection");
         };
         connection.serve_request();
-        ctx.request_id = Some(request::id(session.req_header()));
+        ctx.request_id = Some(request_id::of(session.req_header()));
         if let Err(refusal) = self.admit(session, ctx, &connection).await {
             self.refuse(session, ctx, &refusal).await?;
             return Ok(true);

@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -24,26 +23,8 @@ use tokio::time;
 use super::Proxy;
 use super::connection::{CallerStream, Connection, Idle};
 use super::inject::Caller;
+use super::limits::{Limits, Seats};
 use crate::telemetry::metrics::Metrics;
-
-/// What a caller of one listener may take. 0 connections is no limit.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Bytes of a header section.
-    pub header_bytes: usize,
-    /// Lines of a header section.
-    pub headers: usize,
-    /// Time for a header section to arrive.
-    pub header_timeout: Duration,
-    /// Time that a connection may stay idle, and that a caller may take none of what is sent.
-    pub idle_timeout: Duration,
-    /// Connections at one time.
-    pub connections: usize,
-    /// Connections at one time from one address.
-    pub connections_per_peer: usize,
-    /// Peers whose `X-Forwarded-*` headers count.
-    pub trusted_peers: Vec<IpNet>,
-}
 
 /// The wait after an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -268,58 +249,6 @@ impl Drop for Place {
         open.remove(&self.id);
         if open.is_empty() {
             self.connections.changed.notify_waiters();
-        }
-    }
-}
-
-/// The connections of one listener, counted.
-#[derive(Debug, Default)]
-struct Seats {
-    taken: AtomicUsize,
-    by_peer: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Seats {
-    /// Lets a connection in, or names the limit that it met.
-    fn admit(self: &Arc<Self>, peer: IpAddr, limits: &Limits, metrics: &Arc<Metrics>) -> Result<Admission, &'static str> {
-        if self.taken.fetch_add(1, Ordering::Relaxed) >= limits.connections && limits.connections > 0 {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err("connections");
-        }
-        let counted = limits.connections_per_peer > 0;
-        if counted {
-            let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = by_peer.entry(peer).or_default();
-            if *count >= limits.connections_per_peer {
-                self.taken.fetch_sub(1, Ordering::Relaxed);
-                return Err("connections_per_peer");
-            }
-            *count += 1;
-        }
-        metrics.connections.inc();
-        Ok(Admission { seats: Arc::clone(self), peer: counted.then_some(peer), open: metrics.connections.clone() })
-    }
-}
-
-/// A connection's seat, given up on drop.
-#[derive(Debug)]
-pub struct Admission {
-    seats: Arc<Seats>,
-    peer: Option<IpAddr>,
-    open: prometheus::IntGauge,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.open.dec();
-        self.seats.taken.fetch_sub(1, Ordering::Relaxed);
-        let Some(peer) = self.peer else { return };
-        let mut by_peer = self.seats.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_peer.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                by_peer.remove(&peer);
-            }
         }
     }
 }

@@ -20,9 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::accept::{Admission, Limits};
 use super::inject::Caller;
-use super::request;
+use super::limits::{Admission, Limits};
+use super::request_id;
 use crate::refusal::{Reason, Refusal};
 
 /// How long the rest of a refused request is read and thrown away: closed with unread bytes, the connection would be reset and the answer lost on
@@ -180,8 +180,8 @@ const WASTE: usize = 4096;
 
 impl CallerStream {
     pub(super) fn new(tcp: TcpStream, connection: Arc<Connection>, header_timeout: Duration) -> pingora::Result<Self> {
-        let placeholder = Box::new(ResponseHeader::build(200, Some(0))?);
-        let digest = Arc::new(ProxyDigest::new(placeholder, Some(Box::new(Arc::clone(&connection)))));
+        let response = Box::new(ResponseHeader::build(200, Some(0))?);
+        let digest = Arc::new(ProxyDigest::new(response, Some(Box::new(Arc::clone(&connection)))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
         Ok(Self {
             inner: BufWriter::with_capacity(WRITE_BUFFER, tcp),
@@ -229,7 +229,7 @@ impl CallerStream {
 }
 
 fn last_answer(refusal: &Refusal) -> String {
-    let request_id = request::fresh_id();
+    let request_id = request_id::fresh();
     let body = String::from_utf8_lossy(&refusal.body(request_id.to_str().unwrap_or_default())).into_owned();
     let headers: String =
         refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
