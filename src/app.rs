@@ -11,7 +11,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use pingora::proxy::{HttpProxy, http_proxy};
@@ -132,16 +131,13 @@ impl Sockets {
     pub fn bind(config: &Config) -> Result<Self, Error> {
         let callers =
             config.listeners.iter().enumerate().map(|(place, listener)| bind(listener.address, || format!("listeners[{place}].address")));
-        let issuers = config.token_services.iter().filter_map(|(name, service)| match service {
-            config::TokenService::Embedded(embedded) => embedded.address.map(|address| (name, address)),
-            config::TokenService::Iap(_) => None,
-        });
+        let issuers = config.embedded().filter_map(|(name, embedded)| embedded.address.map(|address| (name, address)));
         Ok(Self {
             callers: callers.collect::<Result<_, _>>()?,
             admin: bind(config.admin.address, || "admin.address".to_owned())?,
             metrics: bind(config.metrics.address, || "metrics.address".to_owned())?,
             issuers: issuers
-                .map(|(name, address)| Ok((name.clone(), bind(address, || format!("token_services.{name}.address"))?)))
+                .map(|(name, address)| Ok((name.to_owned(), bind(address, || format!("token_services.{name}.address"))?)))
                 .collect::<Result<_, Error>>()?,
         })
     }
@@ -285,14 +281,11 @@ impl App {
 }
 
 fn open_issuers(config: &Config, clock: &Clock) -> Result<BTreeMap<String, Arc<Issuer>>, Error> {
-    let embedded = config.token_services.iter().filter_map(|(name, service)| match service {
-        config::TokenService::Embedded(embedded) => Some((name, embedded)),
-        config::TokenService::Iap(_) => None,
-    });
-    embedded
+    config
+        .embedded()
         .map(|(name, embedded)| {
-            let issuer = Issuer::open(embedded, clock.clone()).map_err(|cause| Error::Issuer { service: name.clone(), cause })?;
-            Ok((name.clone(), issuer))
+            let issuer = Issuer::open(embedded, clock.clone()).map_err(|cause| Error::Issuer { service: name.to_owned(), cause })?;
+            Ok((name.to_owned(), issuer))
         })
         .collect()
 }
@@ -332,7 +325,7 @@ fn limits(listener: &config::Listener) -> Limits {
         header_bytes: limits.header_bytes.0,
         headers: limits.headers,
         header_timeout: limits.header_timeout,
-        idle_timeout: limits.idle_timeout.max(Duration::from_secs(1)),
+        idle_timeout: limits.idle_timeout,
         connections: limits.connections,
         connections_per_peer: limits.connections_per_peer,
         trusted_peers: listener.trusted_peers.clone(),

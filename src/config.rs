@@ -65,6 +65,16 @@ pub struct Config {
     pub workers: Workers,
 }
 
+impl Config {
+    /// The token services that run in this process, by name.
+    pub fn embedded(&self) -> impl Iterator<Item = (&str, &token_service::Embedded)> {
+        self.token_services.iter().filter_map(|(name, service)| match service {
+            TokenService::Embedded(embedded) => Some((name.as_str(), embedded)),
+            TokenService::Iap(_) => None,
+        })
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::credential::Presented;
 use crate::refusal::{Reason, Refusal};
 use crate::secret::{FieldHasher, HashKey, KeyedHash};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Counted, Metrics};
 use crate::token::Token;
 use crate::token_service::{TokenParams, TokenService};
 
@@ -145,15 +145,16 @@ impl Grant {
         &self.service.name
     }
 
-    /// Every parameter, in order: a change in any of them is another token (rule 1 of the design).
-    fn prefix(key: &HashKey, service: &Service, params: &TokenParams) -> FieldHasher {
+    /// Everything but the credential, in order: a change in any of it is another token (rule 1 of the design). The checks are of it: a token that one
+    /// route uses unchecked, or for longer, is not one that another may.
+    fn hash_common_fields(&mut self) {
+        let Self { service, params, check_details, session_lifetime, prefix } = self;
         let TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token } = params;
-        let mut hasher = key.hasher();
-        hasher.field(service.identity.0.as_bytes()).field(service.identity.1.as_bytes());
-        hasher.optional(client_id.as_deref()).optional(domain.as_deref()).optional(data.as_deref());
-        hasher.list(scopes).list(acl).list(mem);
-        hasher.optional(cwid.as_deref()).optional(cid.as_deref()).field(&[u8::from(*return_session_token)]);
-        hasher
+        prefix.field(service.identity.0.as_bytes()).field(service.identity.1.as_bytes());
+        prefix.optional(client_id.as_deref()).optional(domain.as_deref()).optional(data.as_deref());
+        prefix.list(scopes).list(acl).list(mem);
+        prefix.optional(cwid.as_deref()).optional(cid.as_deref()).field(&[u8::from(*return_session_token)]);
+        prefix.field(&[u8::from(*check_details)]).field(&session_lifetime.as_millis().to_le_bytes());
     }
 
     fn key(&self, credential: &Presented<'_>) -> KeyedHash {
@@ -220,10 +221,10 @@ impl Exchange {
 
     /// What a route asks for, prepared once.
     pub fn grant(&self, service: &Arc<Service>, params: TokenParams, check_details: bool, session_lifetime: Duration) -> Grant {
-        let mut prefix = Grant::prefix(&self.hash_key, service, &params);
-        // A token that one route uses unchecked, or for longer, is not one that another may.
-        prefix.field(&[u8::from(check_details)]).field(&session_lifetime.as_millis().to_le_bytes());
-        Grant { service: Arc::clone(service), params, check_details, session_lifetime, prefix }
+        let prefix = self.hash_key.hasher();
+        let mut grant = Grant { service: Arc::clone(service), params, check_details, session_lifetime, prefix };
+        grant.hash_common_fields();
+        grant
     }
 
     /// Looks for a token without waiting for anything.
@@ -270,7 +271,7 @@ impl Exchange {
                 self.runtime.spawn(mint.run(landing));
             }
         }
-        let waiting = (part == Part::Joined).then(|| Waiting::new(&self.metrics));
+        let waiting = (part == Part::Joined).then(|| Counted::in_gauge(&self.metrics.coalesced_waiters));
         let outcome = time::timeout(grant.service.wait, flight.arrival()).await.unwrap_or(Err(Error::Budget));
         drop(waiting);
         (part, outcome)
@@ -279,22 +280,6 @@ impl Exchange {
     /// Brings the gauges up to date before a scrape.
     pub fn refresh_gauges(&self) {
         self.metrics.cache_entries.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
-    }
-}
-
-/// Counts a waiter for as long as it waits, also when its caller hangs up.
-struct Waiting<'a>(&'a Metrics);
-
-impl<'a> Waiting<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.coalesced_waiters.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.coalesced_waiters.dec();
     }
 }
 

@@ -7,6 +7,7 @@ pub mod inject;
 pub mod limits;
 mod request;
 mod request_id;
+mod stream;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -19,14 +20,13 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
-use prometheus::IntGauge;
 
 use crate::credential::{self, Source};
 use crate::exchange::{Exchange, Grant, Lookup, Part};
-use crate::refusal::{Decision, Reason, Refusal};
+use crate::refusal::{Reason, Refusal};
 use crate::routing::{self, Conditions};
 use crate::telemetry::logs::Access as AccessLine;
-use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
 use crate::token::Token;
 
 use connection::Connection;
@@ -88,25 +88,9 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
 }
 
-/// Counts a request for as long as it is served, however it ends.
-struct InFlight(IntGauge);
-
-impl InFlight {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 /// One request on its way through the phases.
 pub struct Context {
-    _in_flight: InFlight,
+    _in_flight: Counted,
     started: Instant,
     /// Set in `request_filter`, the first phase; a request that fails before has none.
     request_id: Option<HeaderValue>,
@@ -164,9 +148,7 @@ impl Proxy {
     }
 
     async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> pingora::Result<()> {
-        let result = refusal.reason.decision();
-        debug_assert!(matches!(result, Decision::Denied | Decision::Error));
-        self.series(ctx).refused(result.as_str(), refusal.reason.as_str());
+        self.series(ctx).refused(refusal.reason.result(), refusal.reason.as_str());
         self.answer(session, ctx, refusal).await
     }
 
@@ -182,7 +164,7 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Context {
         Context {
-            _in_flight: InFlight::new(&self.metrics.requests_in_flight),
+            _in_flight: Counted::in_gauge(&self.metrics.requests_in_flight),
             started: Instant::now(),
             request_id: None,
             route: None,
@@ -198,12 +180,12 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
-        let Some(connection) = Connection::of(session.digest()).cloned() else {
+        let Some(connection) = Connection::of(session.digest()) else {
             return Error::e_explain(ErrorType::InternalError, "a request without its connection");
         };
         connection.serve_request();
         ctx.request_id = Some(request_id::of(session.req_header()));
-        if let Err(refusal) = self.admit(session, ctx, &connection).await {
+        if let Err(refusal) = self.admit(session, ctx, connection).await {
             self.refuse(session, ctx, &refusal).await?;
             return Ok(true);
         }

@@ -111,36 +111,11 @@ impl Reason {
         matches!(self, Self::UpstreamConnect | Self::UpstreamReset | Self::UpstreamTimeout)
     }
 
-    /// How an exchange that ended so counts in `auth_decisions_total`: a refusal of the caller, or a failure of ours.
-    pub const fn decision(self) -> Decision {
+    /// The label `result` of `auth_decisions_total` for a request that ended so: a refusal of the caller, or a failure of ours.
+    pub const fn result(self) -> &'static str {
         match self {
-            Self::TokenRequestRejected | Self::TokenServiceUnavailable | Self::MintBudget | Self::Internal => Decision::Error,
-            _ => Decision::Denied,
-        }
-    }
-}
-
-/// The label `result` of `auth_decisions_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// The request goes on, with a token.
-    Allowed,
-    /// The caller is refused.
-    Denied,
-    /// No decision could be made.
-    Error,
-    /// The route needs no credential.
-    Public,
-}
-
-impl Decision {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Denied => "denied",
-            Self::Error => "error",
-            Self::Public => "public",
+            Self::TokenRequestRejected | Self::TokenServiceUnavailable | Self::MintBudget | Self::Internal => "error",
+            _ => "denied",
         }
     }
 }

@@ -38,7 +38,6 @@ pub enum Error {
 pub struct Token {
     /// `Bearer ` and the token; marked sensitive, so that no `Debug` shows it.
     header: HeaderValue,
-    minted: Timestamp,
     expires: Timestamp,
     not_before: Option<Timestamp>,
 }
@@ -63,7 +62,7 @@ impl Token {
         if times.nbf.is_some_and(|nbf| nbf >= expires) {
             return Err(Error::NeverValid);
         }
-        Ok(Self { header, minted: now, expires, not_before: times.nbf })
+        Ok(Self { header, expires, not_before: times.nbf })
     }
 
     /// The value of `Authorization` towards the upstream.
@@ -82,11 +81,6 @@ impl Token {
         now < self.expires && self.not_before.is_none_or(|nbf| now >= nbf.minus(skew))
     }
 
-    /// When it was minted, by our clock.
-    pub const fn minted(&self) -> Timestamp {
-        self.minted
-    }
-
     /// When it dies.
     pub const fn expires(&self) -> Timestamp {
         self.expires
@@ -95,11 +89,6 @@ impl Token {
     /// How long it is from `now` until it may be used; zero if it may be used already.
     pub fn until_valid(&self, now: Timestamp, skew: Duration) -> Duration {
         self.not_before.map_or(Duration::ZERO, |nbf| nbf.minus(skew).since(now))
-    }
-
-    /// Bytes that it holds on the heap.
-    pub fn size(&self) -> usize {
-        self.header.len()
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn proxy(
     let mut managed = Managed::new();
     let mut routes = Vec::new();
     for (place, section) in config.routes.iter().enumerate() {
-        let name = section.name.clone().unwrap_or_else(|| format!("route-{}", place + 1));
+        let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
         let route = Route {
             conditions: conditions(&section.matches)?,
             access: access(section, exchange, services)?,

@@ -1,19 +1,19 @@
 //! `bearerd token-service`: the embedded token service on its own, over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::BAD_CONFIGURATION;
 use super::configured::{Configured, configured};
+use super::signals::stop_on_signals;
+use crate::app::{self, Stop};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::config::token_service::Embedded;
-use crate::config::{Config, TokenService};
 use crate::issuer::{Issuer, server};
 
 /// Where it listens unless the configuration says otherwise.
@@ -48,7 +48,9 @@ impl Args {
                 return Ok(ExitCode::from(BAD_CONFIGURATION));
             }
         };
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(address, issuer))?;
+        let listener = app::bind(address, || "the token service".to_owned())?;
+        let stop = stop_on_signals(Stop::Drain)?;
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(listener, issuer, stop))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -60,14 +62,7 @@ impl Args {
 }
 
 fn choose<'c>(config: &'c Config, wanted: Option<&str>) -> Result<(&'c str, &'c Embedded), String> {
-    let embedded: Vec<(&str, &Embedded)> = config
-        .token_services
-        .iter()
-        .filter_map(|(name, service)| match service {
-            TokenService::Embedded(embedded) => Some((name.as_str(), embedded)),
-            TokenService::Iap(_) => None,
-        })
-        .collect();
+    let embedded: Vec<(&str, &Embedded)> = config.embedded().collect();
     let names = || embedded.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match (wanted, embedded.as_slice()) {
         (_, []) => Err("the configuration has no token service with `kind: embedded`".to_owned()),
@@ -80,18 +75,14 @@ fn choose<'c>(config: &'c Config, wanted: Option<&str>) -> Result<(&'c str, &'c 
     }
 }
 
-async fn serve(address: SocketAddr, issuer: Arc<Issuer>) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+async fn serve(listener: TcpListener, issuer: Arc<Issuer>, mut stop: watch::Receiver<Stop>) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     let keys = issuer.key_count();
     eprintln!("token service on http://{}, {keys} {}", listener.local_addr()?, if keys == 1 { "key" } else { "keys" });
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop != Stop::No).await;
     };
-    server::serve(issuer, listener, stop).await;
+    server::serve(issuer, listener, stopped).await;
     Ok(())
 }
 

@@ -18,9 +18,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use self::answer::{Answer, token};
 use tokio::net::TcpListener;
 
+use self::answer::{Answer, token};
 use super::Issuer;
 use super::refusal::Refusal;
 use crate::http_server;

@@ -21,9 +21,10 @@ use tokio::task::AbortHandle;
 use tokio::time;
 
 use super::Proxy;
-use super::connection::{CallerStream, Connection, Idle};
+use super::connection::{Connection, Idle};
 use super::inject::Caller;
 use super::limits::{Limits, Seats};
+use super::stream::CallerStream;
 use crate::telemetry::metrics::Metrics;
 
 /// The wait after an `accept` that failed for want of descriptors or memory.

@@ -8,7 +8,8 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 use tokio::time;
 
-use super::connection::{Connection, LINGER};
+use super::connection::Connection;
+use super::stream::LINGER;
 use crate::refusal::{Reason, Refusal};
 
 /// Makes the answer that is about to be written the connection's last where bearerd is ending. pingora looks at that only when a request comes,
@@ -24,7 +25,7 @@ pub(super) fn announce_end(session: &mut Session) {
 pub(super) fn keep_after_continue(session: &mut Session) {
     let request = session.req_header();
     if request.version == Version::HTTP_11 && request.headers.contains_key(EXPECT) && session.is_body_done() {
-        // Without a limit: the accept loop sets it for the next request.
+        // Without a limit of pingora's: the sweep closes connections that stay idle.
         session.set_keepalive(Some(0));
     }
 }

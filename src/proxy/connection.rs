@@ -1,33 +1,13 @@
-//! One connection from a caller: what is known of it, where it stands, and the stream that pingora reads.
+//! One connection from a caller: what is known of it, and where it stands.
 
-use std::fmt;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::http::ResponseHeader;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
-};
+use pingora::protocols::Digest;
 use pingora::server::ShutdownWatch;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::inject::Caller;
 use super::limits::{Admission, Limits};
-use super::request_id;
-use crate::refusal::{Reason, Refusal};
-
-/// How long the rest of a refused request is read and thrown away: closed with unread bytes, the connection would be reset and the answer lost on
-/// its way.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Where a connection stands between requests and within one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,13 +119,24 @@ impl Connection {
         *self.draining.borrow()
     }
 
-    fn in_request(&self) -> bool {
-        self.is(Phase::Header) || self.is(Phase::Serving)
+    /// A request has begun, and its answer has not ended.
+    pub(super) fn in_request(&self) -> bool {
+        self.in_header() || self.is(Phase::Serving)
     }
 
     /// The first byte of a request has come. `false` where the connection is being closed.
-    fn begin_request(&self) -> bool {
+    pub(super) fn begin_request(&self) -> bool {
         self.step(Phase::Idle, Phase::Header) || self.step(Phase::Spared, Phase::Header)
+    }
+
+    /// Some of a header section has come, and not all of it.
+    pub(super) fn in_header(&self) -> bool {
+        self.is(Phase::Header)
+    }
+
+    /// Whether the write at hand is the header of an answer; the next one is not.
+    pub(super) fn writes_header(&self) -> bool {
+        self.header_due.swap(false, Ordering::Relaxed)
     }
 
     fn step(&self, from: Phase, to: Phase) -> bool {
@@ -154,196 +145,5 @@ impl Connection {
 
     fn is(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::Acquire) == phase as u8
-    }
-}
-
-/// The stream of a connection: buffered, so that header and body leave in one send, and with a deadline on header sections.
-pub(super) struct CallerStream {
-    inner: BufWriter<TcpStream>,
-    connection: Arc<Connection>,
-    /// pingora hands this to every request of the connection; it carries the [`Connection`].
-    digest: Arc<ProxyDigest>,
-    socket: Arc<SocketDigest>,
-    header_timeout: Duration,
-    /// Runs while a header section has begun and is not complete.
-    deadline: Option<Pin<Box<Sleep>>>,
-    /// Bytes of the header section so far; what follows it in the last read is counted too.
-    section: usize,
-    /// Runs while the rest of a refused request is thrown away.
-    linger: Option<Pin<Box<Sleep>>>,
-}
-
-/// As much as a usual answer; larger writes pass it by.
-const WRITE_BUFFER: usize = 4096;
-/// Bytes that are thrown away at a time.
-const WASTE: usize = 4096;
-
-impl CallerStream {
-    pub(super) fn new(tcp: TcpStream, connection: Arc<Connection>, header_timeout: Duration) -> pingora::Result<Self> {
-        let response = Box::new(ResponseHeader::build(200, Some(0))?);
-        let digest = Arc::new(ProxyDigest::new(response, Some(Box::new(Arc::clone(&connection)))));
-        let socket = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
-        Ok(Self {
-            inner: BufWriter::with_capacity(WRITE_BUFFER, tcp),
-            connection,
-            digest,
-            socket,
-            header_timeout,
-            deadline: None,
-            section: 0,
-            linger: None,
-        })
-    }
-
-    /// Answers 408 and ends the connection once a begun header section is late.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let timeout = self.header_timeout;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
-        ready!(deadline.as_mut().poll(cx));
-        let refusal = Refusal::new(Reason::HeaderTimeout, "The header section of the request did not arrive in time.");
-        Poll::Ready(self.refuse(cx, &refusal, io::ErrorKind::TimedOut))
-    }
-
-    /// Answers in place of pingora, which knows of no request yet, and makes it end the connection.
-    fn refuse(&mut self, cx: &mut Context<'_>, refusal: &Refusal, kind: io::ErrorKind) -> io::Result<()> {
-        // A fresh connection's send buffer takes this at once; where it does not, the caller reads nothing anyway.
-        let _ = Pin::new(self.inner.get_mut()).poll_write(cx, last_answer(refusal).as_bytes());
-        Err(io::Error::new(kind, refusal.reason.as_str()))
-    }
-
-    /// Reads and throws away until the caller closes, or for [`LINGER`].
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let over = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        if over.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        let mut waste = [0; WASTE];
-        loop {
-            let mut buf = ReadBuf::new(&mut waste);
-            match ready!(Pin::new(self.inner.get_mut()).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => {}
-                _ => return Poll::Ready(()),
-            }
-        }
-    }
-}
-
-fn last_answer(refusal: &Refusal) -> String {
-    let request_id = request_id::fresh();
-    let body = String::from_utf8_lossy(&refusal.body(request_id.to_str().unwrap_or_default())).into_owned();
-    let headers: String =
-        refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
-    let status = refusal.reason.status();
-    format!(
-        "HTTP/1.1 {} {}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        status.as_str(),
-        status.canonical_reason().unwrap_or_default(),
-        body.len()
-    )
-}
-
-impl AsyncRead for CallerStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // More is asked for, so the section goes on. pingora itself would keep a mebibyte of it.
-        if self.section > self.connection.header_bytes && self.connection.is(Phase::Header) {
-            let detail =
-                format!("The header section has more than {} bytes, which are the most that are taken.", self.connection.header_bytes);
-            let refusal = Refusal::new(Reason::HeaderTooLarge, detail);
-            return Poll::Ready(self.refuse(cx, &refusal, io::ErrorKind::InvalidData));
-        }
-        let before = buf.filled().len();
-        match Pin::new(&mut self.inner).poll_read(cx, buf) {
-            Poll::Ready(outcome) => {
-                // The first byte of a request: from here on the connection is not idle, unless it was closed a moment ago.
-                if buf.filled().len() > before && !self.connection.in_request() {
-                    self.deadline = None;
-                    self.section = 0;
-                    if !self.connection.begin_request() {
-                        buf.set_filled(before);
-                    }
-                }
-                self.section = self.section.saturating_add(buf.filled().len() - before);
-                Poll::Ready(outcome)
-            }
-            Poll::Pending if self.connection.is(Phase::Header) => self.poll_deadline(cx),
-            Poll::Pending => {
-                // Whoever waits has nothing more to write for now: the caller gets what there is, or a slow body would leave it without even a
-                // status. A failure shows in the next write.
-                let _ = Pin::new(&mut self.inner).poll_flush(cx);
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl AsyncWrite for CallerStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
-        if !self.connection.header_due.swap(false, Ordering::Relaxed) {
-            // Some of a body: pingora itself flushes one of known length only at its end, and a slow one should arrive as it comes. What the kernel
-            // does not take now goes with the next write.
-            let _ = Pin::new(&mut self.inner).poll_flush(cx)?;
-        }
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
-        // Refused by pingora's parser: the caller may still be sending.
-        if self.connection.is(Phase::Header) { self.poll_rest(cx).map(Ok) } else { Poll::Ready(Ok(())) }
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
-
-#[async_trait]
-impl Shutdown for CallerStream {
-    async fn shutdown(&mut self) {
-        // The caller may be gone already; there is nobody to tell.
-        let _ = self.inner.shutdown().await;
-    }
-}
-
-impl UniqueID for CallerStream {
-    fn id(&self) -> UniqueIDType {
-        self.inner.get_ref().as_raw_fd()
-    }
-}
-
-impl Ssl for CallerStream {}
-
-impl Peek for CallerStream {}
-
-impl GetTimingDigest for CallerStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for CallerStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.digest))
-    }
-}
-
-impl GetSocketDigest for CallerStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.socket))
-    }
-}
-
-impl fmt::Debug for CallerStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connection from {}", self.connection.caller.address)
     }
 }

@@ -91,7 +91,12 @@ impl Managed {
     pub fn add_source(&mut self, source: &Source) {
         match source {
             Source::Header(name) => self.headers.insert(name.as_str()),
-            Source::Query(name) => self.query.push(name.to_ascii_lowercase()),
+            Source::Query(name) => {
+                let name = name.to_ascii_lowercase();
+                if !self.query.contains(&name) {
+                    self.query.push(name);
+                }
+            }
             Source::Basic => self.basic = true,
             Source::SessionToken => self.session_token = true,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Counted, Metrics};
 
 /// What a caller of one listener may take. 0 connections is no limit.
 #[derive(Clone, Debug)]
@@ -53,8 +53,8 @@ impl Seats {
             }
             *count += 1;
         }
-        metrics.connections.inc();
-        Ok(Admission { seats: Arc::clone(self), peer: counted.then_some(peer), open: metrics.connections.clone() })
+        let open = Counted::in_gauge(&metrics.connections);
+        Ok(Admission { seats: Arc::clone(self), peer: counted.then_some(peer), _open: open })
     }
 }
 
@@ -63,12 +63,11 @@ impl Seats {
 pub struct Admission {
     seats: Arc<Seats>,
     peer: Option<IpAddr>,
-    open: prometheus::IntGauge,
+    _open: Counted,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.open.dec();
         self.seats.taken.fetch_sub(1, Ordering::Relaxed);
         let Some(peer) = self.peer else { return };
         let mut by_peer = self.seats.by_peer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,14 +12,11 @@ use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, get};
 use crate::support::events::Gate;
 use crate::support::process::{Process, on_free_ports};
+use crate::support::stage::surroundings;
 use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService};
 use crate::support::upstream::{RecordingUpstream, Reply};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\n\r\n";
-
-async fn surroundings() -> (ScriptedTokenService, RecordingUpstream) {
-    (ScriptedTokenService::start().await, RecordingUpstream::start().await)
-}
 
 fn configuration(service: &ScriptedTokenService, upstream: &RecordingUpstream, shutdown: &str) -> String {
     format!(

@@ -9,6 +9,7 @@ use crate::support::bearerd::{Bearerd, series, until};
 use crate::support::client::{Client, get};
 use crate::support::events::Gate;
 use crate::support::process::{Process, allow_descriptors};
+use crate::support::stage::surroundings;
 use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService, claims, subject};
 use crate::support::upstream::{Received, RecordingUpstream, Reply};
 
@@ -32,10 +33,6 @@ logging: {{ access: false }}
         service.url(),
         upstream.address()
     )
-}
-
-async fn surroundings() -> (ScriptedTokenService, RecordingUpstream) {
-    (ScriptedTokenService::start().await, RecordingUpstream::start().await)
 }
 
 fn bearer_subject(received: &Received) -> String {

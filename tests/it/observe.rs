@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::support::bearerd::{Bearerd, until};
 use crate::support::client::{Client, get};
 use crate::support::process::Process;
+use crate::support::stage::surroundings;
 use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService};
 use crate::support::upstream::{RecordingUpstream, Reply};
 use rustix::process::Signal;
@@ -16,10 +17,6 @@ const ROUTES: &str = "routes:
   - { name: fixed, match: { path: /fixed }, auth: none, respond: { status: 204 } }
   - { name: api, match: { path_prefix: /api }, upstream: app, credentials: [api_key, { api_key: { query: key } }] }
 ";
-
-async fn surroundings() -> (ScriptedTokenService, RecordingUpstream) {
-    (ScriptedTokenService::start().await, RecordingUpstream::start().await)
-}
 
 fn configuration(service: &ScriptedTokenService, upstream: &RecordingUpstream) -> String {
     format!(

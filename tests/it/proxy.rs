@@ -1,32 +1,16 @@
 //! The main job: what the upstream receives, and what callers get.
 
 use crate::support::bearerd::Bearerd;
-use crate::support::client::{Client, Response, get};
+use crate::support::client::{Client, get};
+use crate::support::stage::surroundings;
 use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService, claims, subject};
 use crate::support::upstream::{RecordingUpstream, Reply};
 
 const ONE_ROUTE: &str = "  - { name: api, upstream: app, validate: { details: off } }";
 
-async fn surroundings() -> (ScriptedTokenService, RecordingUpstream) {
-    (ScriptedTokenService::start().await, RecordingUpstream::start().await)
-}
-
 /// `sub` of the token that the upstream got last.
 fn injected_subject(upstream: &RecordingUpstream) -> String {
-    let last = upstream.requests().pop().expect("the upstream was asked");
-    let lines = last.head.all("authorization");
-    assert_eq!(lines.len(), 1, "exactly one Authorization: {:?}", last.head);
-    claims(lines[0].strip_prefix("Bearer ").expect("a Bearer"))["sub"].as_str().unwrap().to_owned()
-}
-
-fn reason(response: &Response) -> String {
-    assert_eq!(response.header("content-type"), Some("application/problem+json"), "{response:?}");
-    assert_eq!(response.header("cache-control"), Some("no-store"));
-    let body = response.body.json();
-    assert_eq!(body["status"], response.status);
-    assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
-    assert!(body["request_id"].as_str().is_some_and(|id| !id.is_empty()));
-    body["type"].as_str().unwrap().strip_prefix("urn:bearerd:problem:").unwrap().to_owned()
+    upstream.requests().pop().expect("the upstream was asked").subject()
 }
 
 #[tokio::test]
@@ -168,7 +152,7 @@ async fn refusals_before_any_service_is_asked() {
     for (path, headers, status, word, challenge) in cases {
         let response = get(bearerd.address(), path, headers).await;
         assert_eq!(
-            (response.status, reason(&response).as_str(), response.header("www-authenticate")),
+            (response.status, response.problem().as_str(), response.header("www-authenticate")),
             (status, word, challenge),
             "{path} {headers:?}"
         );
@@ -205,7 +189,7 @@ async fn what_the_service_says_becomes_the_right_status_and_an_outage_is_never_t
         service.next(Operation::Create, behaviour);
         let response = get(bearerd.address(), "/", &[("x-api-key", &format!("key-{place}"))]).await;
         assert_eq!(
-            (response.status, reason(&response).as_str(), response.header("retry-after").is_some()),
+            (response.status, response.problem().as_str(), response.header("retry-after").is_some()),
             (status, word, retry),
             "case {place}"
         );
@@ -234,7 +218,7 @@ async fn a_service_that_is_gone_is_a_503_and_its_return_is_noticed_at_once() {
     assert_eq!(get(bearerd.address(), "/", &[("x-api-key", "early")]).await.status, 200);
     service.stop().await;
     let response = get(bearerd.address(), "/", &[("x-api-key", "late")]).await;
-    assert_eq!((response.status, reason(&response).as_str()), (503, "token_service_unavailable"));
+    assert_eq!((response.status, response.problem().as_str()), (503, "token_service_unavailable"));
     assert_eq!(get(bearerd.address(), "/", &[("x-api-key", "early")]).await.status, 200, "a valid token is served through an outage");
     service.restart().await;
     assert_eq!(get(bearerd.address(), "/", &[("x-api-key", "late")]).await.status, 200);
@@ -259,7 +243,7 @@ async fn no_expired_and_no_early_token_is_injected() {
     service.set_nbf_offset(0);
     service.set_lifetime(std::time::Duration::from_secs(1));
     let response = get(bearerd.address(), "/", &[("x-api-key", "dead")]).await;
-    assert_eq!((response.status, reason(&response).as_str()), (503, "token_service_unavailable"));
+    assert_eq!((response.status, response.problem().as_str()), (503, "token_service_unavailable"));
 }
 
 /// A clock that is off must not hold up the key once it is mended.
@@ -270,7 +254,7 @@ async fn a_token_that_is_not_valid_for_long_is_an_outage_at_once_and_its_end_is_
     service.set_nbf_offset(1800);
     for _ in 0..2 {
         let response = get(bearerd.address(), "/", &[("x-api-key", "k")]).await;
-        assert_eq!((response.status, reason(&response).as_str()), (503, "token_service_unavailable"));
+        assert_eq!((response.status, response.problem().as_str()), (503, "token_service_unavailable"));
         assert!(response.header("retry-after").is_some());
     }
     assert_eq!(service.calls(Operation::Create), 1, "it is left alone for a moment");
@@ -311,7 +295,7 @@ async fn details_are_asked_once_before_first_use_and_a_dead_token_is_minted_anew
     }
     for _ in 0..2 {
         let response = get(bearerd.address(), "/", &[("x-api-key", "doomed")]).await;
-        assert_eq!((response.status, reason(&response).as_str()), (503, "token_service_unavailable"));
+        assert_eq!((response.status, response.problem().as_str()), (503, "token_service_unavailable"));
     }
     assert_eq!((service.calls(Operation::Create), service.calls(Operation::Details)), (5, 5), "after two it is left alone for a while");
 
@@ -330,13 +314,13 @@ async fn upstream_failures_have_their_own_rows() {
     let key = [("x-api-key", "k")];
     upstream.reply_next(Reply::Reset);
     let response = get(bearerd.address(), "/", &key).await;
-    assert_eq!((response.status, reason(&response).as_str()), (502, "upstream_reset"));
+    assert_eq!((response.status, response.problem().as_str()), (502, "upstream_reset"));
     upstream.reply_always(Reply::Hang);
     let response = get(bearerd.address(), "/", &key).await;
-    assert_eq!((response.status, reason(&response).as_str()), (504, "upstream_timeout"));
+    assert_eq!((response.status, response.problem().as_str()), (504, "upstream_timeout"));
     upstream.stop().await;
     let response = get(bearerd.address(), "/", &key).await;
-    assert_eq!((response.status, reason(&response).as_str()), (502, "upstream_connect"));
+    assert_eq!((response.status, response.problem().as_str()), (502, "upstream_connect"));
     for word in ["upstream_reset", "upstream_timeout", "upstream_connect"] {
         assert_eq!(bearerd.value(&format!(r#"bearerd_upstream_errors_total{{reason="{word}",upstream="app"}}"#)).await, 1.0, "{word}");
     }

@@ -1,12 +1,18 @@
 //! The demo's app: answers every request with what it received.
 
 use std::collections::BTreeMap;
+use std::future;
 
 use axum::Json;
 use axum::Router;
 use axum::extract::Request;
 use serde::Serialize;
 use tokio::net::TcpListener;
+
+use crate::http_server;
+
+/// Connections at one time: bearerd's own, and a person's who looks past it.
+const CONNECTIONS: usize = 256;
 
 #[derive(Serialize)]
 struct Received {
@@ -19,9 +25,7 @@ struct Received {
 /// Serves until its task ends.
 pub(super) async fn serve(listener: TcpListener) {
     let app = Router::new().fallback(|request: Request| async move { Json(received(&request)) });
-    if let Err(error) = axum::serve(listener, app).await {
-        tracing::error!(%error, "the demo's app ended");
-    }
+    http_server::serve(app, listener, CONNECTIONS, future::pending()).await;
 }
 
 fn received(request: &Request) -> Received {

@@ -8,12 +8,12 @@ use std::thread::{self, JoinHandle};
 use bearerd::app::{self, Addresses, Sockets, Stop};
 use bearerd::clock::Clock;
 use bearerd::config::{self, Environment};
-use bearerd::telemetry::metrics;
 use tokio::sync::watch;
 
 use super::client::{self, Client};
 use super::events::PATIENCE;
 use super::process::on_free_ports;
+use super::stage::configuration;
 use super::token_service::ScriptedTokenService;
 use super::upstream::RecordingUpstream;
 
@@ -43,11 +43,7 @@ impl Bearerd {
 
     /// Starts with one token service, one upstream and these routes, in YAML.
     pub fn between(service: &ScriptedTokenService, upstream: &RecordingUpstream, routes: &str) -> Self {
-        Self::start(&format!(
-            "token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nupstreams: {{ app: {{ servers: [\"{}\"] }} }}\nroutes:\n{routes}\nlogging: {{ access: false }}\n",
-            service.url(),
-            upstream.address(),
-        ))
+        Self::start(&configuration(service, upstream, "", routes))
     }
 
     /// Where callers come in.
@@ -118,7 +114,8 @@ pub async fn until(metrics: SocketAddr, name: &str, wanted: impl Fn(f64) -> bool
 
 async fn parsed(client: &mut Client) -> BTreeMap<String, f64> {
     let text = client.get("/metrics", &[]).await.body.text();
-    metrics::series(&text).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
 }
 
 impl Drop for Bearerd {

@@ -20,7 +20,7 @@ impl Stage {
 
     /// With these routes and, before them, `sections` of the configuration.
     pub async fn configured(sections: &str, routes: &str) -> Self {
-        let (service, upstream) = (ScriptedTokenService::start().await, RecordingUpstream::start().await);
+        let (service, upstream) = surroundings().await;
         let bearerd = Bearerd::start(&configuration(&service, &upstream, sections, routes));
         Self { bearerd, service, upstream }
     }
@@ -34,6 +34,11 @@ impl Stage {
     pub fn last(&self) -> Received {
         self.upstream.requests().pop().expect("the upstream was asked")
     }
+}
+
+/// A token service and an upstream, for a bearerd that is started otherwise.
+pub async fn surroundings() -> (ScriptedTokenService, RecordingUpstream) {
+    (ScriptedTokenService::start().await, RecordingUpstream::start().await)
 }
 
 /// A configuration with one token service and one upstream.
@@ -62,7 +67,9 @@ impl Response {
         assert_eq!(self.header("cache-control"), Some("no-store"));
         let body = self.body.json();
         assert_eq!(body["status"], self.status);
-        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        for told in ["detail", "request_id"] {
+            assert!(body[told].as_str().is_some_and(|text| !text.is_empty()), "{told}");
+        }
         body["type"].as_str().unwrap().strip_prefix("urn:bearerd:problem:").unwrap().to_owned()
     }
 }
