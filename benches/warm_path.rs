@@ -5,15 +5,16 @@
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bearerd::clock::Clock;
 use bearerd::credential::{self, Credential, Source};
-use bearerd::exchange::{Bounds, Capacity, Exchange, Lookup, Service};
+use bearerd::exchange::{Bounds, Capacity, Details, Exchange, Keep, Lookup, Service, Terms};
 use bearerd::proxy::inject::{self, Caller, Facts, Managed, RouteHeaders};
 use bearerd::secret::{HashKey, Secret};
 use bearerd::telemetry::metrics::Metrics;
+use bearerd::token::Lifetimes;
 use bearerd::token_service::{Error, TokenDetails, TokenParams, TokenService};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -66,19 +67,38 @@ fn warm_path(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let capacity = Capacity { tokens: 100_000, negative: 1000, negative_ttl: Duration::from_secs(30) };
-    let exchange = Arc::new(Exchange::new(HashKey::random().unwrap(), capacity, Clock::system(), runtime.handle().clone(), metrics));
-    let bounds = Bounds { concurrency: 1, rate: 1_000_000, queue: 1, wait: Duration::from_secs(1), skew: Duration::ZERO };
-    let service = Arc::new(Service::new("bench", "iap", "http://localhost", Arc::new(Mints), bounds));
-    let grant = Arc::new(exchange.grant(&service, TokenParams::default(), false, Duration::from_secs(3600)));
+    let exchange =
+        Arc::new(Exchange::new(HashKey::random().unwrap(), capacity, Clock::system(), runtime.handle().clone(), Arc::clone(&metrics)));
+    let bounds = Bounds {
+        concurrency: 1,
+        rate: 1_000_000,
+        queue: 1,
+        wait: Duration::from_secs(1),
+        skew: Duration::ZERO,
+        breaker_failures: 5,
+        probe_interval: Duration::from_secs(1),
+    };
+    let service = Arc::new(Service::new("bench", "iap", "http://localhost", Arc::new(Mints), bounds, &metrics));
+    let hour = Duration::from_secs(3600);
+    let terms = Terms {
+        params: TokenParams::default(),
+        details: Details::Off,
+        lifetimes: Lifetimes { session: hour, max_age: None },
+        session_refresh: hour,
+        keep: Keep::InUse,
+    };
+    let grant = Arc::new(exchange.grant("bench", &service, terms));
     let presented = credential::extract(&sources, true, &map, None).ok().unwrap();
-    let Lookup::Miss(key) = exchange.lookup(&grant, &presented) else { unreachable!("the cache is empty") };
-    let token = runtime.block_on(exchange.mint(&grant, &presented, key)).1.unwrap();
-    criterion.bench_function("cache hit", |bench| bench.iter(|| matches!(exchange.lookup(&grant, black_box(&presented)), Lookup::Hit(_))));
+    let Lookup::Miss(key) = exchange.lookup(&grant, &presented, Instant::now()) else { unreachable!("the cache is empty") };
+    let granted = runtime.block_on(exchange.mint(&grant, &presented, key)).1.unwrap();
+    let now = Instant::now();
+    criterion
+        .bench_function("cache hit", |bench| bench.iter(|| matches!(exchange.lookup(&grant, black_box(&presented), now), Lookup::Hit(_))));
 
     let mut managed = Managed::new();
     sources.iter().for_each(|source| managed.add_source(source));
     let (caller, request_id) = (Caller::new(Ipv4Addr::LOCALHOST.into(), false), HeaderValue::from_static("0123456789abcdef"));
-    let facts = Facts { caller: &caller, request_id: &request_id, token: Some(&token), host: None, version: Version::HTTP_11 };
+    let facts = Facts { caller: &caller, request_id: &request_id, token: Some(granted.token()), host: None, version: Version::HTTP_11 };
     criterion.bench_function("inject", |bench| {
         bench.iter_batched(
             request,

@@ -215,7 +215,9 @@ impl App {
         let metrics = Arc::new(Metrics::new()?);
         let issuers = open_issuers(config, clock)?;
         let exchange = assemble::exchange(&config.cache, clock.clone(), background.handle().clone(), &metrics)?;
-        let services = assemble::services(config, &issuers)?;
+        let services = assemble::services(config, &issuers, clock, &metrics)?;
+        services.values().for_each(|service| exchange.attend(service));
+        background.spawn(clock.clone().keep_in_step());
         let upstreams = assemble::upstreams(config)?;
         for upstream in upstreams.values() {
             background.spawn(Arc::clone(upstream).keep_resolving());
@@ -306,13 +308,10 @@ fn serve_http(handle: &Handle, socket: TcpListener, router: Router) -> io::Resul
     Ok(())
 }
 
-/// Attempts at upstreams for one request: room for a connect failure and a replay.
-const MAX_ATTEMPTS: usize = 3;
-
 fn pingora_app(config: &Config, proxy: Proxy) -> Arc<HttpProxy<Proxy>> {
     let conf = ServerConf {
         threads: config.workers.count(),
-        max_retries: MAX_ATTEMPTS,
+        max_retries: upstream::MAX_ATTEMPTS,
         upstream_keepalive_pool_size: config.upstreams.values().map(|upstream| upstream.pool.idle).max().unwrap_or(0),
         ..ServerConf::default()
     };

@@ -1,8 +1,13 @@
-//! Wall time, injectable: only this clock decides expiry (rule 10 of the design).
+//! Wall and monotonic time, injectable: only this clock decides expiry (rule 10 of the design).
+//!
+//! Wall time is the monotonic clock and an offset that [`Clock::keep_in_step`] brings up to date, so that one reading gives both. Under tokio's
+//! paused time both stand still and move with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::time;
 
 /// A point in wall time, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +17,11 @@ impl Timestamp {
     /// From milliseconds since the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
     }
 
     /// From whole seconds since the Unix epoch, as JWT claims count (RFC 7519 section 2); saturates.
@@ -44,37 +54,116 @@ fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Reads the wall clock; a test may shift it.
-#[derive(Clone, Default)]
-pub struct Clock {
-    shift: Option<Arc<AtomicI64>>,
+/// One look at the clock. The two times tell steps of the wall clock from time that passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Wall time, which may be stepped either way.
+    pub wall: Timestamp,
+    /// Time since the clock was made, which only grows.
+    pub uptime: Duration,
+}
+
+impl Reading {
+    /// This reading, `span` later.
+    pub fn plus(self, span: Duration) -> Self {
+        Self { wall: self.wall.plus(span), uptime: self.uptime.saturating_add(span) }
+    }
+}
+
+/// How often the offset between monotonic and wall time is looked at: so late a step of the wall clock may be noticed.
+const STEP: Duration = Duration::from_secs(1);
+
+/// Reads the time; a test may shift it. Clones share everything.
+#[derive(Clone)]
+pub struct Clock(Arc<Inner>);
+
+struct Inner {
+    origin: Instant,
+    /// Wall time at `origin`, in milliseconds, by the last look at the system's clock.
+    wall: AtomicI64,
+    /// What a test adds to wall time.
+    shift: AtomicI64,
+    steppable: bool,
 }
 
 impl Clock {
     /// The system's own clock.
     pub fn system() -> Self {
-        Self::default()
+        Self::new(false)
     }
 
     /// The system's clock, to which [`Clock::step`] adds.
     pub fn steppable() -> Self {
-        Self { shift: Some(Arc::default()) }
+        Self::new(true)
     }
 
-    /// Steps a [`Clock::steppable`] forward (or back) by `millis`, for all its clones. A system clock stays as it is.
+    fn new(steppable: bool) -> Self {
+        let inner =
+            Inner { origin: time::Instant::now().into_std(), wall: AtomicI64::new(system_millis()), shift: AtomicI64::new(0), steppable };
+        Self(Arc::new(inner))
+    }
+
+    /// Steps the wall time of a [`Clock::steppable`] forward (or back) by `millis`, for all its clones. A system clock stays as it is.
     pub fn step(&self, millis: i64) {
-        if let Some(shift) = &self.shift {
-            shift.fetch_add(millis, Ordering::SeqCst);
+        if self.0.steppable {
+            self.0.shift.fetch_add(millis, Ordering::SeqCst);
         }
     }
 
     /// The wall time now.
     pub fn now(&self) -> Timestamp {
-        let system = match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(span) => millis(span),
-            Err(before_epoch) => -millis(before_epoch.duration()),
-        };
-        let shift = self.shift.as_ref().map_or(0, |shift| shift.load(Ordering::Relaxed));
-        Timestamp(system.saturating_add(shift))
+        self.reading().wall
+    }
+
+    /// Both times now.
+    pub fn reading(&self) -> Reading {
+        self.at(time::Instant::now().into_std())
+    }
+
+    /// Both times at `instant`, which is of this process and not before the clock was made.
+    pub fn at(&self, instant: Instant) -> Reading {
+        let Inner { origin, wall, shift, .. } = &*self.0;
+        let uptime = instant.saturating_duration_since(*origin);
+        let start = wall.load(Ordering::Relaxed).saturating_add(shift.load(Ordering::Relaxed));
+        Reading { wall: Timestamp(start).plus(uptime), uptime }
+    }
+
+    /// The instant at which [`Reading::uptime`] is `uptime`; for timers. Saturates at a century.
+    pub fn instant(&self, uptime: Duration) -> time::Instant {
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        time::Instant::from_std(self.0.origin) + uptime.min(CENTURY)
+    }
+
+    /// Follows the system's wall clock for as long as the process lives: without this, a step of it would go unnoticed.
+    pub async fn keep_in_step(self) {
+        loop {
+            time::sleep(STEP).await;
+            let uptime = millis(self.0.origin.elapsed());
+            self.0.wall.store(system_millis().saturating_sub(uptime), Ordering::Relaxed);
+        }
+    }
+}
+
+fn system_millis() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(span) => millis(span),
+        Err(before_epoch) => -millis(before_epoch.duration()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_that_passes_moves_both_and_a_step_only_the_wall() {
+        let clock = Clock::steppable();
+        let before = clock.reading();
+        time::advance(Duration::from_secs(5)).await;
+        assert_eq!(clock.reading(), before.plus(Duration::from_secs(5)));
+        clock.step(-3_600_000);
+        let stepped = clock.reading();
+        assert_eq!(stepped.uptime, before.uptime + Duration::from_secs(5));
+        assert_eq!(stepped.wall.plus(Duration::from_secs(3595)), before.wall);
     }
 }

@@ -5,12 +5,21 @@
 
 mod budget;
 mod cache;
+mod entry;
+mod gate;
+mod grant;
 mod mint;
 mod negative;
+mod renew;
+mod revalidate;
+mod service;
+mod session;
 mod single_flight;
+mod timetable;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::time;
@@ -18,16 +27,21 @@ use tokio::time;
 use crate::clock::Clock;
 use crate::credential::Presented;
 use crate::refusal::{Reason, Refusal};
-use crate::secret::{FieldHasher, HashKey, KeyedHash};
+use crate::secret::{HashKey, KeyedHash};
 use crate::telemetry::metrics::{Counted, Metrics};
 use crate::token::Token;
-use crate::token_service::{TokenParams, TokenService};
 
-use budget::Budget;
-use cache::Cache;
-use mint::Mint;
+use cache::{Cache, Cause};
+use entry::{Entry, Lapsed};
+use mint::{Mint, Occasion};
 use negative::Negative;
+use session::Sessions;
 use single_flight::Flights;
+use timetable::{Plan, Timetable};
+
+pub use grant::{Details, Grant, Keep, Terms};
+pub use service::{Bounds, Service};
+pub use single_flight::Flight;
 
 /// After this, a caller may try again where the token service named no time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -62,6 +76,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the token service said no for good.
+    const fn is_denial(&self) -> bool {
+        matches!(self, Self::Denied | Self::Forbidden(_))
+    }
+
     /// What the caller gets. The cause of an outage is for the log, not for the caller.
     pub fn refusal(&self) -> Refusal {
         match self {
@@ -89,85 +108,24 @@ impl Error {
     }
 }
 
-/// A token service with the bounds on its use.
-pub struct Service {
-    name: String,
-    /// Kind and URL: part of every cache key.
-    identity: (&'static str, String),
-    client: Arc<dyn TokenService>,
-    skew: Duration,
-    wait: Duration,
-    budget: Budget,
+/// A token that is valid now, and where it comes from.
+#[derive(Clone)]
+pub struct Granted {
+    entry: Arc<Entry>,
+    token: Arc<Token>,
 }
 
-/// Bounds on the use of a token service.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// `create_token` calls at one time.
-    pub concurrency: usize,
-    /// `create_token` calls a second.
-    pub rate: u32,
-    /// Mints that may wait for their turn.
-    pub queue: usize,
-    /// Time that a request waits for a token.
-    pub wait: Duration,
-    /// How far the service's clock may be ahead of ours.
-    pub skew: Duration,
-}
-
-impl Service {
-    /// A service called `name` in metrics and logs; `kind` and `url` tell its tokens from another's.
-    pub fn new(name: &str, kind: &'static str, url: &str, client: Arc<dyn TokenService>, bounds: Bounds) -> Self {
-        Self {
-            name: name.to_owned(),
-            identity: (kind, url.to_owned()),
-            client,
-            skew: bounds.skew,
-            wait: bounds.wait,
-            budget: Budget::new(bounds.concurrency, bounds.rate, bounds.queue),
-        }
-    }
-}
-
-/// What one route asks of the exchange: service, parameters, checks.
-pub struct Grant {
-    service: Arc<Service>,
-    params: TokenParams,
-    check_details: bool,
-    session_lifetime: Duration,
-    /// The hash of all that is the same for every caller of the route.
-    prefix: FieldHasher,
-}
-
-impl Grant {
-    /// The service's name.
-    pub fn service(&self) -> &str {
-        &self.service.name
-    }
-
-    /// Everything but the credential, in order: a change in any of it is another token (rule 1 of the design). The checks are of it: a token that one
-    /// route uses unchecked, or for longer, is not one that another may.
-    fn hash_common_fields(&mut self) {
-        let Self { service, params, check_details, session_lifetime, prefix } = self;
-        let TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token } = params;
-        prefix.field(service.identity.0.as_bytes()).field(service.identity.1.as_bytes());
-        prefix.optional(client_id.as_deref()).optional(domain.as_deref()).optional(data.as_deref());
-        prefix.list(scopes).list(acl).list(mem);
-        prefix.optional(cwid.as_deref()).optional(cid.as_deref()).field(&[u8::from(*return_session_token)]);
-        prefix.field(&[u8::from(*check_details)]).field(&session_lifetime.as_millis().to_le_bytes());
-    }
-
-    fn key(&self, credential: &Presented<'_>) -> KeyedHash {
-        let mut hasher = self.prefix.clone();
-        hasher.field(credential.kind.as_str().as_bytes()).field(credential.value.as_bytes());
-        hasher.finish()
+impl Granted {
+    /// The token.
+    pub fn token(&self) -> &Token {
+        &self.token
     }
 }
 
 /// What a look-up found.
 pub enum Lookup {
     /// A token that is valid now.
-    Hit(Arc<Token>),
+    Hit(Granted),
     /// A remembered refusal.
     Refused(Error),
     /// Neither: ask [`Exchange::mint`] under this name.
@@ -183,6 +141,36 @@ pub enum Part {
     Joined,
 }
 
+/// What comes in the place of a token that an upstream refused.
+pub enum Replacement {
+    /// There is another token already.
+    AtHand(Granted),
+    /// One is being minted.
+    Sought {
+        /// The mint.
+        flight: Flight,
+        /// What it replaces.
+        rejected: Granted,
+    },
+    /// Nothing: there was a mint a moment ago.
+    None,
+}
+
+impl Replacement {
+    /// Waits for a token that is not the refused one; at most the service's `mint.wait`.
+    pub async fn arrival(self) -> Option<Granted> {
+        match self {
+            Self::AtHand(granted) => Some(granted),
+            Self::Sought { flight, rejected } => {
+                let arrived = time::timeout(rejected.entry.grant.service.bounds.wait, flight.arrival()).await;
+                let granted = arrived.ok()?.ok()?;
+                (granted.token.authorization() != rejected.token.authorization()).then_some(granted)
+            }
+            Self::None => None,
+        }
+    }
+}
+
 /// Bounds on what is remembered.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
@@ -194,12 +182,16 @@ pub struct Capacity {
     pub negative_ttl: Duration,
 }
 
+/// An upstream's 401 makes an entry mint at most once in this time: a URL that always answers 401 costs no more.
+const REJECTION_PAUSE: Duration = Duration::from_secs(10);
+
 /// All tokens of this process.
 pub struct Exchange {
     hash_key: HashKey,
     cache: Cache,
     negative: Negative,
     flights: Flights,
+    sessions: Sessions,
     clock: Clock,
     runtime: Handle,
     metrics: Arc<Metrics>,
@@ -209,37 +201,48 @@ impl Exchange {
     /// An empty exchange, whose mints run on `runtime`.
     pub fn new(hash_key: HashKey, capacity: Capacity, clock: Clock, runtime: Handle, metrics: Arc<Metrics>) -> Self {
         Self {
-            hash_key,
             cache: Cache::new(capacity.tokens, Arc::clone(&metrics)),
             negative: Negative::new(capacity.negative, capacity.negative_ttl),
             flights: Flights::default(),
+            sessions: Sessions::new(hash_key.clone()),
+            hash_key,
             clock,
             runtime,
             metrics,
         }
     }
 
-    /// What a route asks for, prepared once.
-    pub fn grant(&self, service: &Arc<Service>, params: TokenParams, check_details: bool, session_lifetime: Duration) -> Grant {
-        let prefix = self.hash_key.hasher();
-        let mut grant = Grant { service: Arc::clone(service), params, check_details, session_lifetime, prefix };
-        grant.hash_common_fields();
-        grant
+    /// Renews and checks what is minted by `service` from now on, in the background.
+    pub fn attend(self: &Arc<Self>, service: &Arc<Service>) {
+        if let Some(plans) = service.take_plans() {
+            self.runtime.spawn(Timetable::new(Arc::clone(self), Arc::clone(service), plans).run());
+        }
     }
 
-    /// Looks for a token without waiting for anything.
-    pub fn lookup(&self, grant: &Grant, credential: &Presented<'_>) -> Lookup {
+    /// What a route asks for, prepared once.
+    pub fn grant(&self, route: &str, service: &Arc<Service>, terms: Terms) -> Grant {
+        Grant::new(&self.hash_key, route, service, terms)
+    }
+
+    /// Looks for a token that is valid at `at` without waiting for anything.
+    pub fn lookup(&self, grant: &Grant, credential: &Presented<'_>, at: Instant) -> Lookup {
         let key = grant.key(credential);
-        let now = self.clock.now();
+        let now = self.clock.at(at);
         let nothing = match self.cache.get(&key) {
-            Some(token) if token.is_valid(now, grant.service.skew) => {
-                self.metrics.cache_hit.inc();
-                return Lookup::Hit(token);
+            Some(entry) => {
+                let token = entry.token();
+                if token.is_valid(now, grant.service.bounds.skew) {
+                    self.metrics.cache_hit.inc();
+                    if let Some(lapsed) = entry.touch() {
+                        self.resume(&entry, lapsed);
+                    }
+                    return Lookup::Hit(Granted { entry, token });
+                }
+                &self.metrics.cache_expired
             }
-            Some(_) => &self.metrics.cache_expired,
             None => &self.metrics.cache_miss,
         };
-        if let Some(error) = self.negative.get(&key, now) {
+        if let Some(error) = self.negative.get(&key, now.wall) {
             self.metrics.cache_negative.inc();
             return Lookup::Refused(error);
         }
@@ -247,39 +250,78 @@ impl Exchange {
         Lookup::Miss(key)
     }
 
+    /// Nobody used it when its time to be renewed came; now somebody does.
+    fn resume(&self, entry: &Arc<Entry>, lapsed: Lapsed) {
+        entry.resume(lapsed, self.clock.reading());
+        entry.grant.service.plan(Plan::Watch(Arc::clone(entry)));
+    }
+
     /// Mints a token, or waits for a mint of the same that is under way; at most the service's `mint.wait`.
     ///
     /// # Errors
     /// Why there is no token.
-    pub async fn mint(
-        self: &Arc<Self>,
-        grant: &Arc<Grant>,
-        credential: &Presented<'_>,
-        key: KeyedHash,
-    ) -> (Part, Result<Arc<Token>, Error>) {
+    pub async fn mint(self: &Arc<Self>, grant: &Arc<Grant>, credential: &Presented<'_>, key: KeyedHash) -> (Part, Result<Granted, Error>) {
         let (flight, landing) = self.flights.board(key);
         let part = if landing.is_some() { Part::Led } else { Part::Joined };
         if let Some(landing) = landing {
             // The mint that this look-up missed may have ended since: what it left is good for us too.
-            let now = self.clock.now();
-            if let Some(token) = self.cache.get(&key).filter(|token| token.is_valid(now, grant.service.skew)) {
-                landing.land(Ok(token));
-            } else if let Some(error) = self.negative.get(&key, now) {
+            let now = self.clock.reading();
+            let held = self.cache.get(&key).map(|entry| Granted { token: entry.token(), entry });
+            if let Some(granted) = held.filter(|granted| granted.token.is_valid(now, grant.service.bounds.skew)) {
+                landing.land(Ok(granted));
+            } else if let Some(error) = self.negative.get(&key, now.wall) {
                 landing.land(Err(error));
             } else {
-                let mint = Mint { exchange: Arc::clone(self), grant: Arc::clone(grant), credential: credential.to_owned(), key };
-                self.runtime.spawn(mint.run(landing));
+                self.runtime.spawn(Mint::first(self, grant, credential.to_owned(), key).run(landing));
             }
         }
         let waiting = (part == Part::Joined).then(|| Counted::in_gauge(&self.metrics.coalesced_waiters));
-        let outcome = time::timeout(grant.service.wait, flight.arrival()).await.unwrap_or(Err(Error::Budget));
+        let outcome = time::timeout(grant.service.bounds.wait, flight.arrival()).await.unwrap_or(Err(Error::Budget));
         drop(waiting);
         (part, outcome)
+    }
+
+    /// An upstream said 401 to this token: looks for another. The old one stays until there is one. One such mint for each entry in ten seconds,
+    /// shared by all whose token was refused; it goes on if nobody waits for it.
+    pub fn reject(self: &Arc<Self>, rejected: Granted) -> Replacement {
+        let entry = &rejected.entry;
+        let now = self.clock.reading();
+        let at_hand = entry.token();
+        if at_hand.authorization() != rejected.token.authorization() {
+            return Replacement::AtHand(Granted { entry: Arc::clone(entry), token: at_hand });
+        }
+        let mut agenda = entry.agenda();
+        let rests = agenda.rejected_at.is_some_and(|at| now.uptime < at + REJECTION_PAUSE);
+        let (flight, landing) = self.flights.board(entry.key);
+        match landing {
+            // Dropped, the flight ends before it began.
+            Some(_) if rests || agenda.gone => return Replacement::None,
+            Some(landing) => {
+                agenda.rejected_at = Some(now.uptime);
+                self.runtime.spawn(Mint::renewal(self, entry, Occasion::UpstreamDenied).run(landing));
+            }
+            None => {}
+        }
+        drop(agenda);
+        Replacement::Sought { flight, rejected }
+    }
+
+    /// Takes an entry out of use.
+    fn drop_entry(&self, entry: &Arc<Entry>) {
+        self.cache.remove(entry, Cause::Invalidated);
     }
 
     /// Brings the gauges up to date before a scrape.
     pub fn refresh_gauges(&self) {
         self.metrics.cache_entries.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
+        let now = self.clock.now();
+        let mut least = BTreeMap::new();
+        for entry in self.cache.all().filter(|entry| entry.is_used()) {
+            let left = entry.token().expires().since(now).as_secs_f64();
+            let route: &mut f64 = least.entry(entry.grant.route.clone()).or_insert(left);
+            *route = route.min(left);
+        }
+        self.metrics.remaining(&least);
     }
 }
 

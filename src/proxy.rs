@@ -22,12 +22,11 @@ use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
 
 use crate::credential::{self, Source};
-use crate::exchange::{Exchange, Grant, Lookup, Part};
+use crate::exchange::{Exchange, Grant, Granted, Lookup, Part};
 use crate::refusal::{Reason, Refusal};
 use crate::routing::{self, Conditions};
 use crate::telemetry::logs::Access as AccessLine;
 use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
-use crate::token::Token;
 
 use connection::Connection;
 use inject::{Facts, Managed, RouteHeaders};
@@ -43,6 +42,8 @@ pub struct Route {
     pub access: Access,
     /// What serves it.
     pub action: Action,
+    /// An upstream's 401 to an injected token makes bearerd mint another (`on_upstream_401`).
+    pub renew_on_401: bool,
     /// What the upstream sees beside the token.
     pub headers: RouteHeaders,
     /// Its series.
@@ -96,11 +97,13 @@ pub struct Context {
     request_id: Option<HeaderValue>,
     /// The route's place in [`Proxy::routes`].
     route: Option<usize>,
-    token: Option<Arc<Token>>,
+    granted: Option<Granted>,
     /// The place of the upstream's server that was picked last.
     server: usize,
     /// How often an upstream was picked.
     tries: usize,
+    /// Sent again after a 401.
+    replayed: bool,
     /// Why the request was refused or failed.
     reason: Option<Reason>,
     /// What the log says of that; never a secret.
@@ -128,8 +131,8 @@ impl Proxy {
             return Ok(());
         };
         let presented = credential::extract(sources, *one_only, &request.headers, request.uri.query())?;
-        let (found, duration) = match self.exchange.lookup(grant, &presented) {
-            Lookup::Hit(token) => (Ok(token), &self.metrics.auth_hit),
+        let (found, duration) = match self.exchange.lookup(grant, &presented, ctx.started) {
+            Lookup::Hit(granted) => (Ok(granted), &self.metrics.auth_hit),
             Lookup::Refused(error) => (Err(error), &self.metrics.auth_hit),
             // Boxed: a mint is rare, and its state would make every request's larger.
             Lookup::Miss(key) => match Box::pin(self.exchange.mint(grant, &presented, key)).await {
@@ -138,12 +141,12 @@ impl Proxy {
             },
         };
         duration.observe(ctx.started.elapsed().as_secs_f64());
-        let token = found.map_err(|error| {
+        let granted = found.map_err(|error| {
             ctx.cause = Some(error.to_string());
             error.refusal()
         })?;
         route.metrics.allowed.inc();
-        ctx.token = Some(token);
+        ctx.granted = Some(granted);
         Ok(())
     }
 
@@ -168,9 +171,10 @@ impl ProxyHttp for Proxy {
             started: Instant::now(),
             request_id: None,
             route: None,
-            token: None,
+            granted: None,
             server: 0,
             tries: 0,
+            replayed: false,
             reason: None,
             cause: None,
         }
@@ -224,11 +228,35 @@ impl ProxyHttp for Proxy {
         let facts = Facts {
             caller: &connection.caller,
             request_id,
-            token: ctx.token.as_deref(),
+            token: ctx.granted.as_ref().map(Granted::token),
             host: upstream.host(ctx.server, request.headers.contains_key(HOST)),
             version: session.req_header().version,
         };
         inject::apply(request, &self.managed, &route.headers, &facts)
+    }
+
+    /// A 401 to an injected token: once, the request is sent again with another one, where there is one and everything allows it. Only then is an
+    /// error raised: a retry that pingora vetoes would turn the upstream's 401 into a 502.
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        if response.status != StatusCode::UNAUTHORIZED || !self.route(ctx).is_some_and(|route| route.renew_on_401) {
+            return Ok(());
+        }
+        let Some(rejected) = ctx.granted.clone() else { return Ok(()) };
+        let replacement = self.exchange.reject(rejected);
+        if !upstream::may_replay(session, ctx.tries) || ctx.replayed {
+            return Ok(());
+        }
+        let Some(granted) = replacement.arrival().await else { return Ok(()) };
+        ctx.granted = Some(granted);
+        ctx.replayed = true;
+        let mut error = Error::explain(ErrorType::HTTPStatus(401), "sent again with another token");
+        error.set_retry(true);
+        Err(error.into_up())
     }
 
     async fn response_filter(&self, session: &mut Session, _: &mut ResponseHeader, _: &mut Context) -> pingora::Result<()> {

@@ -1,5 +1,6 @@
 //! A token as the token service gave it, and the times in it. Pure: `now` is a parameter everywhere.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -7,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
-use crate::clock::Timestamp;
+use crate::clock::{Reading, Timestamp};
 use crate::secret::Secret;
 
 /// The scheme under which a token is injected (RFC 6750 section 2.1).
@@ -33,21 +34,31 @@ pub enum Error {
     NeverValid,
 }
 
+/// How long tokens live beside what they say themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    /// The life of a token that shows no `exp` (a psToken).
+    pub session: Duration,
+    /// No token outlives this; off where there is none.
+    pub max_age: Option<Duration>,
+}
+
 /// A minted token, ready to be injected.
 #[derive(Debug)]
 pub struct Token {
     /// `Bearer ` and the token; marked sensitive, so that no `Debug` shows it.
     header: HeaderValue,
+    minted: Reading,
     expires: Timestamp,
     not_before: Option<Timestamp>,
 }
 
 impl Token {
-    /// Takes what `create_token` answered at `now`. A token that shows no `exp` (a psToken) lives `session_lifetime`.
+    /// Takes what `create_token` answered at `now`.
     ///
     /// # Errors
     /// When the text cannot be a header, looks like a JWT and is unreadable, or is good at no time from now on.
-    pub fn parse(text: &Secret, now: Timestamp, session_lifetime: Duration) -> Result<Self, Error> {
+    pub fn parse(text: &Secret, now: Reading, lifetimes: Lifetimes) -> Result<Self, Error> {
         let text = text.expose();
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Unprintable);
@@ -55,14 +66,15 @@ impl Token {
         let mut header = HeaderValue::try_from(format!("{BEARER}{text}")).map_err(|_| Error::Unprintable)?;
         header.set_sensitive(true);
         let times = Times::of(text)?;
-        let expires = times.exp.unwrap_or_else(|| now.plus(session_lifetime));
-        if expires <= now {
+        let expires = times.exp.unwrap_or_else(|| now.wall.plus(lifetimes.session));
+        let expires = lifetimes.max_age.map_or(expires, |age| expires.min(now.wall.plus(age)));
+        if expires <= now.wall {
             return Err(Error::Expired);
         }
         if times.nbf.is_some_and(|nbf| nbf >= expires) {
             return Err(Error::NeverValid);
         }
-        Ok(Self { header, expires, not_before: times.nbf })
+        Ok(Self { header, minted: now, expires, not_before: times.nbf })
     }
 
     /// The value of `Authorization` towards the upstream.
@@ -72,25 +84,65 @@ impl Token {
 
     /// The token alone, for calls to the token service.
     pub fn value(&self) -> Secret {
-        // The header was made from visible ASCII behind the scheme.
-        Secret::from(self.header.to_str().map_or("", |text| &text[BEARER.len()..]))
+        Secret::from(self.text())
+    }
+
+    /// The header was made from visible ASCII behind the scheme.
+    fn text(&self) -> &str {
+        self.header.to_str().map_or("", |text| &text[BEARER.len()..])
     }
 
     /// Whether it may be used at `now`: `exp` is strict, a token that ends this instant is dead; `nbf` allows for `skew`.
-    pub fn is_valid(&self, now: Timestamp, skew: Duration) -> bool {
-        now < self.expires && self.not_before.is_none_or(|nbf| now >= nbf.minus(skew))
+    pub fn is_valid(&self, now: Reading, skew: Duration) -> bool {
+        !self.is_dead(now) && self.until_valid(now, skew).is_zero()
     }
 
-    /// When it dies.
+    /// Whether it can never be used again: its `exp` has come, or as much time has passed since the mint as it had to live then. The latter holds
+    /// when the wall clock was stepped back meanwhile.
+    pub fn is_dead(&self, now: Reading) -> bool {
+        now.wall >= self.expires || now.uptime >= self.dies()
+    }
+
+    /// When it was minted.
+    pub const fn minted(&self) -> Reading {
+        self.minted
+    }
+
+    /// When it dies, by the wall clock.
     pub const fn expires(&self) -> Timestamp {
         self.expires
     }
 
-    /// How long it is from `now` until it may be used; zero if it may be used already.
-    pub fn until_valid(&self, now: Timestamp, skew: Duration) -> Duration {
-        self.not_before.map_or(Duration::ZERO, |nbf| nbf.minus(skew).since(now))
+    /// When it dies, in [`Reading::uptime`].
+    pub fn dies(&self) -> Duration {
+        self.minted.uptime.saturating_add(self.lifetime())
+    }
+
+    /// What it had to live when it was minted.
+    pub fn lifetime(&self) -> Duration {
+        self.expires.since(self.minted.wall)
+    }
+
+    /// When it should be renewed, in [`Reading::uptime`]: ahead of its end by min(L/2, max(60 s, L/5)) x `jitter`, which is from 0.8 to 1.
+    pub fn renewal_due(&self, jitter: f64) -> Duration {
+        let lifetime = self.lifetime();
+        let lead = (lifetime / 2).min(LEAST_LEAD.max(lifetime / 5));
+        self.dies().saturating_sub(lead.mul_f64(jitter.clamp(*JITTER.start(), *JITTER.end())))
+    }
+
+    /// How long it is from `now` until it may be used; zero if it may be used already. Once it could be, a wall clock that is stepped back takes
+    /// nothing from it.
+    pub fn until_valid(&self, now: Reading, skew: Duration) -> Duration {
+        let Some(nbf) = self.not_before.map(|nbf| nbf.minus(skew)) else { return Duration::ZERO };
+        let begins = self.minted.uptime.saturating_add(nbf.since(self.minted.wall));
+        nbf.since(now.wall).min(begins.saturating_sub(now.uptime))
     }
 }
+
+/// Renewals begin at least this long ahead of the end of a token that lives long enough.
+const LEAST_LEAD: Duration = Duration::from_secs(60);
+/// By which part of its lead a renewal comes early or late, so that tokens minted together are not renewed together.
+pub const JITTER: RangeInclusive<f64> = 0.8..=1.0;
 
 #[derive(Debug, Default)]
 struct Times {
@@ -133,15 +185,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+    const NOW: Reading = Reading { wall: Timestamp::from_secs(1_700_000_000), uptime: Duration::from_secs(1000) };
     const HOUR: Duration = Duration::from_secs(3600);
+    const LIFETIMES: Lifetimes = Lifetimes { session: HOUR, max_age: None };
 
     fn jwt(claims: &str) -> Secret {
         Secret::from(format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims)))
     }
 
     fn parse(claims: &str) -> Result<Token, Error> {
-        Token::parse(&jwt(claims), NOW, HOUR)
+        Token::parse(&jwt(claims), NOW, LIFETIMES)
+    }
+
+    fn stepped(mut reading: Reading, millis: i64) -> Reading {
+        reading.wall = Timestamp::from_millis(reading.wall.as_millis().saturating_add(millis));
+        reading
     }
 
     #[test]
@@ -158,10 +216,26 @@ mod tests {
 
     #[test]
     fn an_opaque_token_lives_the_session_lifetime() {
-        let token = Token::parse(&Secret::from("pst_abc"), NOW, HOUR).unwrap();
-        assert_eq!(token.expires(), NOW.plus(HOUR));
+        let token = Token::parse(&Secret::from("pst_abc"), NOW, LIFETIMES).unwrap();
+        assert_eq!(token.lifetime(), HOUR);
         assert_eq!(token.authorization(), "Bearer pst_abc");
         assert_eq!(token.value().expose(), "pst_abc");
+    }
+
+    #[test]
+    fn no_token_outlives_max_age() {
+        let aged = |max_age| Token::parse(&jwt(r#"{"exp":1700003600}"#), NOW, Lifetimes { session: HOUR, max_age: Some(max_age) }).unwrap();
+        assert_eq!(aged(Duration::from_secs(600)).lifetime(), Duration::from_secs(600));
+        assert_eq!(aged(2 * HOUR).lifetime(), HOUR);
+    }
+
+    #[test]
+    fn an_hour_is_renewed_a_fifth_of_it_ahead_of_its_end() {
+        let token = parse(r#"{"exp":1700003600}"#).unwrap();
+        assert_eq!(token.renewal_due(1.0), NOW.uptime + Duration::from_secs(3600 - 720));
+        assert_eq!(token.renewal_due(0.8), NOW.uptime + Duration::from_secs(3600 - 576));
+        assert_eq!(parse(r#"{"exp":1700000100}"#).unwrap().renewal_due(1.0), NOW.uptime + Duration::from_secs(50));
+        assert_eq!(parse(r#"{"exp":1700000200}"#).unwrap().renewal_due(1.0), NOW.uptime + Duration::from_secs(140));
     }
 
     #[test]
@@ -188,19 +262,39 @@ mod tests {
         assert_eq!(parse(r#"{"exp":1700000000}"#).unwrap_err(), Error::Expired);
         assert_eq!(parse(r#"{"exp":1700000060,"nbf":1700000060}"#).unwrap_err(), Error::NeverValid);
         assert_eq!(parse("[1]").unwrap_err(), Error::Unreadable);
-        assert_eq!(Token::parse(&Secret::from("a.%%%.c"), NOW, HOUR).unwrap_err(), Error::Unreadable);
-        assert_eq!(Token::parse(&Secret::from("a b"), NOW, HOUR).unwrap_err(), Error::Unprintable);
-        assert_eq!(Token::parse(&Secret::from(""), NOW, HOUR).unwrap_err(), Error::Unprintable);
+        assert_eq!(Token::parse(&Secret::from("a.%%%.c"), NOW, LIFETIMES).unwrap_err(), Error::Unreadable);
+        assert_eq!(Token::parse(&Secret::from("a b"), NOW, LIFETIMES).unwrap_err(), Error::Unprintable);
+        assert_eq!(Token::parse(&Secret::from(""), NOW, LIFETIMES).unwrap_err(), Error::Unprintable);
     }
 
     proptest! {
         #[test]
         fn whatever_comes_is_never_valid_past_its_exp(text in "\\PC{0,40}", exp in any::<i64>(), nbf in any::<i64>(), later in 0u64..1 << 40) {
-            let _ = Token::parse(&Secret::from(text), NOW, HOUR);
+            let _ = Token::parse(&Secret::from(text), NOW, LIFETIMES);
             if let Ok(token) = parse(&format!(r#"{{"exp":{exp},"nbf":{nbf}}}"#)) {
                 let at = NOW.plus(Duration::from_secs(later));
-                prop_assert!(!token.is_valid(at, Duration::ZERO) || (at < Timestamp::from_secs(exp) && at >= Timestamp::from_secs(nbf)));
+                prop_assert!(!token.is_valid(at, Duration::ZERO) || (at.wall < Timestamp::from_secs(exp) && at.wall >= Timestamp::from_secs(nbf)));
             }
+        }
+
+        #[test]
+        fn renewal_is_never_before_half_the_life_nor_at_its_end(secs in 1i64..=30 * 24 * 3600, jitter in JITTER, skew in 0u64..7200) {
+            let token = parse(&format!(r#"{{"exp":{}}}"#, NOW.wall.as_secs() + secs)).unwrap();
+            let due = token.renewal_due(jitter);
+            prop_assert!(due >= NOW.uptime + token.lifetime() / 2);
+            prop_assert!(due < token.dies());
+            let at = NOW.plus(due - NOW.uptime);
+            prop_assert!(token.is_valid(at, Duration::from_secs(skew)));
+        }
+
+        #[test]
+        fn no_step_of_the_wall_clock_lengthens_a_life_or_moves_a_renewal(secs in 1i64..=30 * 24 * 3600, step in -7_200_000i64..=7_200_000, later in 0u64..60 * 24 * 3600) {
+            let token = parse(&format!(r#"{{"exp":{}}}"#, NOW.wall.as_secs() + secs)).unwrap();
+            let steady = NOW.plus(Duration::from_secs(later));
+            let now = stepped(steady, step);
+            prop_assert!(!token.is_valid(now, Duration::ZERO) || token.is_valid(steady, Duration::ZERO));
+            prop_assert!(!token.is_valid(now, Duration::ZERO) || now.wall < token.expires());
+            prop_assert!(token.renewal_due(1.0) > NOW.uptime);
         }
     }
 }

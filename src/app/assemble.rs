@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 
 use super::Error;
 use crate::clock::Clock;
-use crate::config::route::{ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, OnMultiple};
+use crate::config::route::{ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, OnMultiple, OnUpstream401};
 use crate::config::{self, Config};
 use crate::credential::Source;
-use crate::exchange::{Bounds, Capacity, Exchange, Grant, Service};
+use crate::exchange::{Bounds, Capacity, Details as Checks, Exchange, Grant, Keep, Service, Terms};
 use crate::issuer::Issuer;
 use crate::proxy::inject::{Managed, RouteHeaders};
 use crate::proxy::upstream::{HostPolicy, Timeouts, Upstream};
@@ -20,6 +20,7 @@ use crate::proxy::{Access, Action, Proxy, Route};
 use crate::routing::{Conditions, HostPattern, PathPattern};
 use crate::secret::HashKey;
 use crate::telemetry::metrics::Metrics;
+use crate::token::Lifetimes;
 use crate::token_service::embedded::EmbeddedTokenService;
 use crate::token_service::iap::IapTokenService;
 use crate::token_service::{TokenParams, TokenService};
@@ -38,16 +39,36 @@ pub(super) fn exchange(cache: &config::Cache, clock: Clock, runtime: Handle, met
     Ok(Arc::new(Exchange::new(key, capacity, clock, runtime, Arc::clone(metrics))))
 }
 
-pub(super) fn services(config: &Config, issuers: &BTreeMap<String, Arc<Issuer>>) -> Result<Services, Error> {
-    config.token_services.iter().map(|(name, service)| Ok((name.clone(), Arc::new(self::service(name, service, issuers)?)))).collect()
+pub(super) fn services(
+    config: &Config,
+    issuers: &BTreeMap<String, Arc<Issuer>>,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Services, Error> {
+    let service = |(name, section): (&String, _)| Ok((name.clone(), Arc::new(service(name, section, issuers, clock, metrics)?)));
+    config.token_services.iter().map(service).collect()
 }
 
-fn service(name: &str, service: &config::TokenService, issuers: &BTreeMap<String, Arc<Issuer>>) -> Result<Service, Error> {
-    let mint = service.mint();
-    let bounds = Bounds { concurrency: mint.concurrency, rate: mint.rate, queue: mint.queue, wait: mint.wait, skew: service.skew() };
+fn service(
+    name: &str,
+    service: &config::TokenService,
+    issuers: &BTreeMap<String, Arc<Issuer>>,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Service, Error> {
+    let (mint, breaker) = (service.mint(), service.breaker());
+    let bounds = Bounds {
+        concurrency: mint.concurrency,
+        rate: mint.rate,
+        queue: mint.queue,
+        wait: mint.wait,
+        skew: service.skew(),
+        breaker_failures: breaker.failures,
+        probe_interval: breaker.probe_interval,
+    };
     let (kind, url, client): (_, _, Arc<dyn TokenService>) = match service {
         config::TokenService::Iap(iap) => {
-            let client = IapTokenService::new(iap).map_err(|cause| Error::Client { service: name.to_owned(), cause })?;
+            let client = IapTokenService::new(iap, clock.clone()).map_err(|cause| Error::Client { service: name.to_owned(), cause })?;
             ("iap", iap.url.as_str(), Arc::new(client))
         }
         config::TokenService::Embedded(_) => {
@@ -55,7 +76,7 @@ fn service(name: &str, service: &config::TokenService, issuers: &BTreeMap<String
             ("embedded", name, Arc::new(EmbeddedTokenService::new(Arc::clone(issuer))))
         }
     };
-    Ok(Service::new(name, kind, url, client, bounds))
+    Ok(Service::new(name, kind, url, client, bounds, metrics))
 }
 
 pub(super) fn upstreams(config: &Config) -> Result<Upstreams, Error> {
@@ -85,8 +106,9 @@ pub(super) fn proxy(
         let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
         let route = Route {
             conditions: conditions(&section.matches)?,
-            access: access(section, exchange, services)?,
+            access: access(section, &name, exchange, services)?,
             action: action(section, upstreams)?,
+            renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
             headers: headers(&section.headers)?,
             metrics: metrics.route(&name, section.upstream.as_deref()),
             name,
@@ -125,14 +147,14 @@ fn conditions(matches: &config::route::Match) -> Result<Conditions, Error> {
     })
 }
 
-fn access(section: &config::Route, exchange: &Exchange, services: &Services) -> Result<Access, Error> {
+fn access(section: &config::Route, name: &str, exchange: &Exchange, services: &Services) -> Result<Access, Error> {
     if section.auth == Auth::None {
         return Ok(Access::Public);
     }
     Ok(Access::Protected {
         sources: section.credentials.iter().map(source).collect::<Result<_, _>>()?,
         one_only: section.on_multiple == OnMultiple::Reject,
-        grant: Arc::new(grant(section, exchange, services)?),
+        grant: Arc::new(grant(section, name, exchange, services)?),
     })
 }
 
@@ -148,12 +170,23 @@ fn source(source: &CredentialSource) -> Result<Source, Error> {
     })
 }
 
-fn grant(section: &config::Route, exchange: &Exchange, services: &Services) -> Result<Grant, Error> {
-    let config::route::Token { service, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token } =
+fn grant(section: &config::Route, name: &str, exchange: &Exchange, services: &Services) -> Result<Grant, Error> {
+    let config::route::Token { service, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token, max_age } =
         section.token.clone();
     let service = services.get(&service).ok_or_else(|| unchecked(format!("there is no token service `{service}`")))?;
     let params = TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token };
-    Ok(exchange.grant(service, params, section.validate.details == Details::OnMint, section.session_lifetime))
+    let terms = Terms {
+        params,
+        details: match section.validate.details {
+            Details::Off => Checks::Off,
+            Details::OnMint => Checks::OnMint,
+            Details::Every(span) => Checks::Every(span),
+        },
+        lifetimes: Lifetimes { session: section.session_lifetime, max_age },
+        session_refresh: section.session_refresh,
+        keep: if section.keep_warm { Keep::Warm } else { Keep::InUse },
+    };
+    Ok(exchange.grant(name, service, terms))
 }
 
 fn action(section: &config::Route, upstreams: &Upstreams) -> Result<Action, Error> {

@@ -41,7 +41,8 @@ impl Args {
             Ok(configured) => configured,
             Err(code) => return Ok(code),
         };
-        let (address, issuer) = match self.open(&config) {
+        let clock = Clock::system();
+        let (address, issuer) = match self.open(&config, &clock) {
             Ok(opened) => opened,
             Err(message) => {
                 eprintln!("bearerd: {message}");
@@ -50,13 +51,15 @@ impl Args {
         };
         let listener = app::bind(address, || "the token service".to_owned())?;
         let stop = stop_on_signals(Stop::Drain)?;
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(listener, issuer, stop))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.spawn(clock.keep_in_step());
+        runtime.block_on(serve(listener, issuer, stop))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn open(&self, config: &Config) -> Result<(SocketAddr, Arc<Issuer>), String> {
+    fn open(&self, config: &Config, clock: &Clock) -> Result<(SocketAddr, Arc<Issuer>), String> {
         let (name, embedded) = choose(config, self.service.as_deref())?;
-        let issuer = Issuer::open(embedded, Clock::system()).map_err(|error| format!("token service `{name}`: {error}"))?;
+        let issuer = Issuer::open(embedded, clock.clone()).map_err(|error| format!("token service `{name}`: {error}"))?;
         Ok((embedded.address.unwrap_or(DEFAULT_ADDRESS), issuer))
     }
 }

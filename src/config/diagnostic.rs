@@ -44,7 +44,7 @@ struct Excerpt {
 }
 
 /// The help, phrased as a question that continues the message.
-const DID_YOU_MEAN: &str = "did you mean ";
+pub const DID_YOU_MEAN: &str = "did you mean ";
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

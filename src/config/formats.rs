@@ -4,7 +4,7 @@ mod network;
 
 use url::Url;
 
-use super::diagnostic::quoted;
+use super::diagnostic::{DID_YOU_MEAN, closest, quoted};
 use super::units::{Bytes, Duration};
 
 /// The longest duration that is taken: far beyond any use, and far from where arithmetic on time ends.
@@ -48,6 +48,7 @@ impl Given<'_> {
 pub fn described(format: Option<&str>) -> &'static str {
     match format {
         Some("duration") => "a duration such as `30s`",
+        Some("details") => "`off`, `on_mint` or a duration such as `60s`",
         Some("size") => "a size such as `64KiB`",
         Some("socket-address") => "an address and port such as `127.0.0.1:8080`",
         Some("network") => "an address or CIDR range",
@@ -69,6 +70,7 @@ pub fn check(format: &str, given: Given<'_>) -> Result<(), Complaint> {
     match format {
         "duration" => duration(given),
         "size" => size(given),
+        "details" => details(given),
         "socket-address" => network::socket_address(given),
         "network" => network::network(given),
         "http-url" => http_url(given),
@@ -103,6 +105,26 @@ fn duration(given: Given<'_>) -> Result<(), Complaint> {
             format!("{} is not a duration", given.shown),
             "write a number with a unit, as `500ms`, `30s`, `5m` or `24h`",
         )),
+    }
+}
+
+fn details(given: Given<'_>) -> Result<(), Complaint> {
+    match given.text {
+        "off" | "on_mint" => Ok(()),
+        text if is_number(text) => duration(given),
+        text => match Duration::parse(text) {
+            Ok(span) if span < std::time::Duration::from_secs(1) => {
+                Err(Complaint::new(format!("{} is too short", given.shown), "write `off`, `on_mint`, or at least `1s`"))
+            }
+            Ok(_) => duration(given),
+            Err(_) => Err(Complaint::new(
+                format!("{} is neither `off`, `on_mint` nor a duration", given.shown),
+                match closest(text, &["off", "on_mint"]) {
+                    Some(word) => format!("{DID_YOU_MEAN}{}?", quoted(word)),
+                    None => "write `on_mint`, or how often to ask, as `60s`".to_owned(),
+                },
+            )),
+        },
     }
 }
 
@@ -218,6 +240,7 @@ mod tests {
     fn good_texts_pass() {
         for (format, texts) in [
             ("duration", &["500ms", "30s", "5m", "24h", "0s", "1h 30m"][..]),
+            ("details", &["off", "on_mint", "60s", "1h"]),
             ("size", &["512B", "64KiB", "1MiB", "64 KB"]),
             ("socket-address", &["127.0.0.1:8080", "0.0.0.0:0", "[::1]:80"]),
             ("network", &["10.0.0.0/8", "10.0.0.1", "::1", "fd00::/8"]),
@@ -256,6 +279,9 @@ mod tests {
         assert_eq!(wrong("host-pattern", "a.example.com:8080").1, "ports do not count here: write `a.example.com`");
         for (format, text) in [
             ("duration", "soon"),
+            ("details", "sometimes"),
+            ("details", "60"),
+            ("details", "500ms"),
             ("duration", ""),
             ("size", "much"),
             ("network", "10.0.0.0/40"),

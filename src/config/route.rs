@@ -1,10 +1,11 @@
 //! Routes: which requests, which credentials, which token, which upstream.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
 
 use super::units;
 
@@ -34,6 +35,14 @@ pub struct Route {
     pub validate: Validate,
     /// What the upstream sees beside the token.
     pub headers: Headers,
+    /// Renew the tokens of credentials that were used within 24 hours, not only of those that were used since the last mint.
+    pub keep_warm: bool,
+    /// How often a psToken's session is extended while tokens that were minted from it are in use.
+    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[schemars(with = "units::Duration")]
+    pub session_refresh: Duration,
+    /// What happens when the upstream answers 401 to an injected token.
+    pub on_upstream_401: OnUpstream401,
     /// How long a token that shows no expiry (a psToken) is used.
     #[serde(deserialize_with = "units::Duration::deserialize")]
     #[schemars(with = "units::Duration")]
@@ -57,6 +66,9 @@ impl Default for Route {
             token: Token::default(),
             validate: Validate::default(),
             headers: Headers::default(),
+            keep_warm: false,
+            session_refresh: Duration::from_secs(30 * 60),
+            on_upstream_401: OnUpstream401::default(),
             session_lifetime: Duration::from_secs(12 * 3600),
         }
     }
@@ -183,6 +195,10 @@ pub struct Token {
     pub cid: Option<String>,
     /// `returnSessionToken`: inject a psToken in place of a JWT.
     pub return_session_token: bool,
+    /// No token is used for longer than this after its mint; by default as long as it says itself.
+    #[serde(deserialize_with = "units::Duration::deserialize_some")]
+    #[schemars(with = "Option<units::Duration>")]
+    pub max_age: Option<Duration>,
 }
 
 impl Default for Token {
@@ -198,6 +214,7 @@ impl Default for Token {
             cwid: None,
             cid: None,
             return_session_token: false,
+            max_age: None,
         }
     }
 }
@@ -211,14 +228,58 @@ pub struct Validate {
 }
 
 /// When `get_token_details` is asked about a minted token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Details {
     /// Never.
     Off,
     /// Once, after the mint and before the first use.
     #[default]
     OnMint,
+    /// Then, and so often after it while the token is in use.
+    Every(Duration),
+}
+
+impl Details {
+    /// Reads `off`, `on_mint` or a duration.
+    ///
+    /// # Errors
+    /// When the text is none of them; the message says what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "on_mint" => Ok(Self::OnMint),
+            _ => units::Duration::parse(text)
+                .map(Self::Every)
+                .map_err(|_| format!("`{text}` is neither `off`, `on_mint` nor a duration such as `60s`")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Details {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Details {
+    fn schema_name() -> Cow<'static, str> {
+        "Details".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "details", "examples": ["off", "on_mint", "60s"] })
+    }
+}
+
+/// What happens when an upstream answers 401 to an injected token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUpstream401 {
+    /// Another token is minted, at most once in ten seconds for each; where the request allows it, it is sent again with that one.
+    #[default]
+    Renew,
+    /// The caller gets the 401, and nothing else happens.
+    Pass,
 }
 
 /// Headers towards the upstream.

@@ -28,6 +28,14 @@ impl TokenService {
         }
     }
 
+    /// When it is left alone because it fails.
+    pub const fn breaker(&self) -> Breaker {
+        match self {
+            Self::Iap(service) => service.breaker,
+            Self::Embedded(service) => service.breaker,
+        }
+    }
+
     /// How far the service's clock may be ahead of ours: a token counts as valid from `nbf - skew`.
     pub const fn skew(&self) -> Duration {
         match self {
@@ -62,6 +70,9 @@ pub struct Iap {
     /// Bounds on calls to `create_token`.
     #[serde(default)]
     pub mint: Mint,
+    /// When it is left alone because it fails.
+    #[serde(default)]
+    pub breaker: Breaker,
 }
 
 const fn five_seconds() -> Duration {
@@ -111,6 +122,25 @@ impl Default for Mint {
     }
 }
 
+/// When a token service is left alone because it fails: connect errors, time-outs, 5xx and garbage count, a definite no does not.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// Consecutive failures after which only probes are sent, until one succeeds.
+    #[schemars(range(min = 1))]
+    pub failures: u32,
+    /// The time between two probes.
+    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[schemars(with = "units::Duration")]
+    pub probe_interval: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, probe_interval: Duration::from_secs(1) }
+    }
+}
+
 /// bearerd's own token service.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -142,6 +172,9 @@ pub struct Embedded {
     /// Bounds on mints.
     #[serde(default)]
     pub mint: Mint,
+    /// When it is left alone because it fails.
+    #[serde(default)]
+    pub breaker: Breaker,
 }
 
 const fn one_hour() -> Duration {

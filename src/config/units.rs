@@ -28,6 +28,17 @@ impl Duration {
     }
 }
 
+impl Duration {
+    /// For `#[serde(deserialize_with)]` of a key that may be absent.
+    ///
+    /// # Errors
+    /// As [`Duration::parse`].
+    pub fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<std::time::Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| Self::parse(&text)).transpose().map_err(de::Error::custom)
+    }
+}
+
 impl JsonSchema for Duration {
     fn schema_name() -> Cow<'static, str> {
         "Duration".into()

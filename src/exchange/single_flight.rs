@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::Error;
+use super::{Error, Granted};
 use crate::secret::{BuildAlreadyHashed, KeyedHash};
-use crate::token::Token;
 
-type Outcome = Result<Arc<Token>, Error>;
+type Outcome = Result<Granted, Error>;
 type UnderWay = Mutex<HashMap<KeyedHash, watch::Receiver<Option<Outcome>>, BuildAlreadyHashed>>;
 
 /// The mints under way.
@@ -32,7 +31,7 @@ impl Flights {
 }
 
 /// A mint to wait for.
-pub(super) struct Flight {
+pub struct Flight {
     outcome: watch::Receiver<Option<Outcome>>,
 }
 

@@ -7,8 +7,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::{net, time};
+
+/// Attempts at upstreams for one request: room for a connect failure and a replay.
+pub const MAX_ATTEMPTS: usize = 3;
+
+/// Whether a request that was sent in `tries` attempts can be sent once more: by its method (RFC 9110 section 9.2.2), and by what is left of its
+/// body. The same as pingora's own policy, which has the last word.
+pub(super) fn may_replay(session: &Session, tries: usize) -> bool {
+    tries < MAX_ATTEMPTS && session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated()
+}
 
 /// Time-outs of each phase.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,13 @@
 //! The Prometheus families. Their help texts are here alone; never a key, a subject or a path as a label.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// From 0.25 ms to 10 s: a warm request takes well under a millisecond, a hung upstream up to its time-out.
@@ -48,6 +50,9 @@ pub struct Metrics {
     mints: IntCounterVec,
     /// Requests that wait for a mint that another one began.
     pub coalesced_waiters: IntGauge,
+    token_renewals: IntCounterVec,
+    token_remaining: GaugeVec,
+    breaker_open: IntGaugeVec,
     upstream_errors: IntCounterVec,
     /// Connections from callers that are open.
     pub connections: IntGauge,
@@ -110,6 +115,13 @@ impl Metrics {
             )?,
             mints: all.counters("mints_total", "Tokens asked for with create_token, by what made it necessary.", &["service", "reason"])?,
             coalesced_waiters: all.gauge("coalesced_waiters", "Requests that wait for a mint that another request began.")?,
+            token_renewals: all.counters("token_renewals_total", "Renewals of tokens ahead of their end, by outcome.", &["outcome"])?,
+            token_remaining: all.seconds(
+                "token_remaining_seconds",
+                "The least time that a token in use has left, by route, as of the last scrape.",
+                &["route"],
+            )?,
+            breaker_open: all.gauges("breaker_open", "1 while a token service fails and only probes are sent to it.", &["service"])?,
             upstream_errors: all.counters(
                 "upstream_errors_total",
                 "Requests that an upstream failed, by reason.",
@@ -150,6 +162,24 @@ impl Metrics {
     /// Counts a call of `create_token` by what made it necessary.
     pub fn mint(&self, service: &str, reason: &str) {
         self.mints.with_label_values(&[service, reason]).inc();
+    }
+
+    /// Counts an attempt to renew a token.
+    pub fn renewal(&self, outcome: &str) {
+        self.token_renewals.with_label_values(&[outcome]).inc();
+    }
+
+    /// The gauge of one service's breaker.
+    pub fn breaker(&self, service: &str) -> IntGauge {
+        self.breaker_open.with_label_values(&[service])
+    }
+
+    /// Takes in the least time that a token in use has left, in seconds by route.
+    pub fn remaining(&self, least: &BTreeMap<String, f64>) {
+        self.token_remaining.reset();
+        for (route, seconds) in least {
+            self.token_remaining.with_label_values(&[route]).set(*seconds);
+        }
     }
 
     /// Counts a token that left the cache.
@@ -216,6 +246,10 @@ impl Families<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
         self.register(IntGaugeVec::new(Self::options(name, help), labels)?)
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
+        self.register(GaugeVec::new(Self::options(name, help), labels)?)
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, Error> {

@@ -55,11 +55,11 @@ pub struct IapTokenService {
 }
 
 impl IapTokenService {
-    /// Reads the TLS files. Connects to nothing yet.
+    /// Reads the TLS files. Connects to nothing yet. `clock` reads dates in `Retry-After`.
     ///
     /// # Errors
     /// When the URL or a TLS file cannot be used.
-    pub fn new(config: &config::token_service::Iap) -> Result<Self, SetupError> {
+    pub fn new(config: &config::token_service::Iap, clock: Clock) -> Result<Self, SetupError> {
         let base = Base::parse(&config.url).map_err(|fault| SetupError::Url { url: config.url.clone(), fault })?;
         let tls = trust::client_config(&config.tls, base.is_https())?;
         let connector = Connector::new(tls, config.connect_timeout);
@@ -67,7 +67,7 @@ impl IapTokenService {
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
         let pooled = builder.pool_max_idle_per_host(config.mint.concurrency).build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
-        Ok(Self { base, pooled, fresh, timeout: config.timeout, clock: Clock::system() })
+        Ok(Self { base, pooled, fresh, timeout: config.timeout, clock })
     }
 
     /// One call: the answer's status and the body, if it is one that is looked at; or the error that the answer stands for.

@@ -345,7 +345,7 @@ fn token_services() {
             43,
             "keys_file",
             "unknown key `keys_file`",
-            "known keys: `connect_timeout`, `kind`, `mint`, `skew`, `timeout`, `tls`, `url`",
+            "known keys: `breaker`, `connect_timeout`, `kind`, `mint`, `skew`, `timeout`, `tls`, `url`",
         )],
     );
     assert_service(
@@ -546,8 +546,18 @@ fn token_parameters() {
     );
     assert_route("token: { mem: [\"\"] }", &[(6, 35, "\"\"", "an empty item", "remove it")]);
     assert_route("token: { scopes: a }", &[(6, 37, "a", "`scopes` must be a list, not `a`", "")]);
-    assert_route("validate: { details: on_mnt }", &[(6, 41, "on_mnt", "`on_mnt` is not a value of `details`", "did you mean `on_mint`?")]);
+    assert_route(
+        "validate: { details: on_mnt }",
+        &[(6, 41, "on_mnt", "`on_mnt` is neither `off`, `on_mint` nor a duration", "did you mean `on_mint`?")],
+    );
     assert_route("session_lifetime: 0s", &[(6, 38, "0s", "`session_lifetime` is too short", "write at least `1s`")]);
+    assert_route("token: { max_age: 10 }", &[(6, 38, "10", "a duration needs a unit", "write `10s`")]);
+    assert_route(
+        "session_lifetime: 10m, session_refresh: 10m",
+        &[(6, 60, "10m", "a session would end before it is refreshed", "write less than `session_lifetime`, which is `10m`")],
+    );
+    assert_route("validate: { details: 100ms }", &[(6, 41, "100ms", "`100ms` is too short", "write `off`, `on_mint`, or at least `1s`")]);
+    assert_route("on_upstream_401: renw", &[(6, 37, "renw", "`renw` is not a value of `on_upstream_401`", "did you mean `renew`?")]);
 }
 
 #[test]

@@ -4,7 +4,8 @@ mod tls;
 
 use std::time::Duration;
 
-use bearerd::config::token_service::{ClientTls, Iap, Mint};
+use bearerd::clock::Clock;
+use bearerd::config::token_service::{Breaker, ClientTls, Iap, Mint};
 use bearerd::credential::{Credential, Kind};
 use bearerd::secret::Secret;
 use bearerd::token_service::iap::IapTokenService;
@@ -68,11 +69,12 @@ fn settings(url: impl Into<String>) -> Iap {
         skew: Duration::ZERO,
         tls: ClientTls::default(),
         mint: Mint::default(),
+        breaker: Breaker::default(),
     }
 }
 
 fn client_of(server: &Server) -> IapTokenService {
-    IapTokenService::new(&settings(format!("http://{}", server.address()))).unwrap()
+    IapTokenService::new(&settings(format!("http://{}", server.address())), Clock::system()).unwrap()
 }
 
 fn credential(kind: Kind) -> Credential {
@@ -152,7 +154,7 @@ async fn each_call_goes_out_as_the_api_has_it() {
 #[tokio::test]
 async fn a_path_prefix_is_kept() {
     let (server, log) = raw(&[CREATED]).await;
-    let client = IapTokenService::new(&settings(format!("http://{}/iap/", server.address()))).unwrap();
+    let client = IapTokenService::new(&settings(format!("http://{}/iap/", server.address())), Clock::system()).unwrap();
     create(&client).await.unwrap();
     assert!(log.all()[0].starts_with("POST /iap/v1/tokens HTTP/1.1\n"));
 }
@@ -160,7 +162,7 @@ async fn a_path_prefix_is_kept() {
 #[tokio::test]
 async fn it_works_with_the_scripted_service() {
     let service = ScriptedTokenService::start().await;
-    let client = IapTokenService::new(&settings(service.url())).unwrap();
+    let client = IapTokenService::new(&settings(service.url()), Clock::system()).unwrap();
     let token = create(&client).await.unwrap();
     assert_eq!(claims(token.expose())["sub"], subject("canary"));
     assert_eq!(client.get_token_details(&token).await.unwrap().uid.as_deref(), Some("u-1"));
@@ -245,7 +247,7 @@ async fn an_answer_ends_at_256_kib() {
 #[tokio::test]
 async fn a_call_ends_in_time() {
     let service = ScriptedTokenService::start().await;
-    let client = IapTokenService::new(&Iap { timeout: Duration::from_millis(300), ..settings(service.url()) }).unwrap();
+    let client = IapTokenService::new(&Iap { timeout: Duration::from_millis(300), ..settings(service.url()) }, Clock::system()).unwrap();
     for behaviour in [Behaviour::Hang, Behaviour::Drip] {
         service.next(Operation::Create, behaviour);
         assert_eq!(unavailable(create(&client).await), "timed out after 300ms");
@@ -269,7 +271,7 @@ async fn a_refusal_stands_even_if_its_reason_breaks_off() {
 #[tokio::test]
 async fn a_service_that_is_away_is_an_outage_and_may_come_back() {
     let mut service = ScriptedTokenService::start().await;
-    let client = IapTokenService::new(&settings(service.url())).unwrap();
+    let client = IapTokenService::new(&settings(service.url()), Clock::system()).unwrap();
     create(&client).await.unwrap();
     service.stop().await;
     assert_eq!(unavailable(create(&client).await), "connection refused");
@@ -281,7 +283,7 @@ async fn a_service_that_is_away_is_an_outage_and_may_come_back() {
 async fn a_name_without_an_address_is_an_outage() {
     // No label may be that long, so no name server is asked.
     let name = format!("{}.invalid", "a".repeat(64));
-    let client = IapTokenService::new(&settings(format!("http://{name}"))).unwrap();
+    let client = IapTokenService::new(&settings(format!("http://{name}")), Clock::system()).unwrap();
     assert!(unavailable(create(&client).await).starts_with(&format!("DNS lookup of {name} failed")));
 }
 
@@ -323,7 +325,7 @@ async fn nothing_else_goes_out_again() {
 
 #[test]
 fn a_url_that_cannot_be_called_is_named() {
-    let Err(error) = IapTokenService::new(&settings("tokens.test")) else { panic!("taken") };
+    let Err(error) = IapTokenService::new(&settings("tokens.test"), Clock::system()) else { panic!("taken") };
     assert!(error.to_string().contains("`tokens.test`"), "{error}");
 }
 

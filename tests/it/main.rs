@@ -11,6 +11,7 @@ mod framing;
 mod headers;
 mod iap_client;
 mod issuer;
+mod life;
 mod limits;
 mod observe;
 mod proxy;

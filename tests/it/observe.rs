@@ -144,6 +144,7 @@ async fn a_known_sequence_leaves_exactly_these_series() {
         (r#"bearerd_auth_duration_seconds_count{source="hit"}"#, 4.0),
         (r#"bearerd_auth_duration_seconds_count{source="mint"}"#, 4.0),
         (r#"bearerd_auth_duration_seconds_count{source="wait"}"#, 0.0),
+        (r#"bearerd_breaker_open{service="default"}"#, 0.0),
         (r#"bearerd_build_info{revision="unknown",version="0.1.0"}"#, 1.0),
         ("bearerd_cache_entries", 1.0),
         (r#"bearerd_cache_evictions_total{cause="replaced"}"#, 1.0),

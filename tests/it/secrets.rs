@@ -97,7 +97,7 @@ impl Scene {
         let configuration = format!(
             "listeners: [{{ address: 127.0.0.1:0, limits: {{ header_bytes: 8KiB, header_timeout: 300ms }} }}]
 admin: {{ address: 127.0.0.1:0, token_file: admin-token }}
-token_services: {{ default: {{ kind: iap, url: \"{}\", timeout: 300ms }} }}
+token_services: {{ default: {{ kind: iap, url: \"{}\", timeout: 300ms, breaker: {{ failures: 1000 }} }} }}
 upstreams:
   app: {{ servers: [\"{}\"], timeouts: {{ read: 300ms }} }}
   gone: {{ servers: [\"{gone}\"] }}
@@ -163,7 +163,11 @@ fn credentials(name: &str) -> [(String, String, String); 6] {
 fn echo(status: u16, key: &str, received: &str) -> Behaviour {
     let message = format!("{key} {} user:{key} {} {} {}", escaped(key), STANDARD.encode(key), received.trim(), &key[..key.len() - 3]);
     let body = json!({ "code": key, "message": message, "details": [key] }).to_string();
-    Behaviour::Status(status, body, vec![("X-Echo".into(), key.to_owned()), ("Location".into(), format!("/?{key}"))])
+    Behaviour::Status(
+        status,
+        body,
+        vec![("X-Echo".into(), key.to_owned()), ("Location".into(), format!("/?{key}")), ("Retry-After".into(), "0".into())],
+    )
 }
 
 async fn served(scene: &mut Scene) {

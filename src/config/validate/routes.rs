@@ -24,7 +24,7 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
         matching(&route.matches, &path.key("match"), report);
         credentials::check(route, &path.key("credentials"), report);
         headers::check(route, &path.key("headers"), report);
-        at_least(report, &path.key("session_lifetime"), route.session_lifetime, Duration::from_secs(1));
+        lifetimes(route, &path, report);
     }
     unreachable(config, report);
     unused(config, report);
@@ -86,6 +86,18 @@ fn token_service(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
             message,
             "add it under `token_services`, name another in `token: { service: NAME }`, or write `auth: none`".to_owned(),
         );
+    }
+}
+
+fn lifetimes(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+    at_least(report, &path.key("session_lifetime"), route.session_lifetime, Duration::from_secs(1));
+    at_least(report, &path.key("session_refresh"), route.session_refresh, Duration::from_secs(1));
+    if let Some(age) = route.token.max_age {
+        at_least(report, &path.key("token").key("max_age"), age, Duration::from_secs(1));
+    }
+    if report.positions().has(&path.key("session_refresh")) && route.session_refresh >= route.session_lifetime {
+        let help = format!("write less than `session_lifetime`, which is `{}`", humantime::format_duration(route.session_lifetime));
+        report.mistake(&path.key("session_refresh"), "a session would end before it is refreshed", help);
     }
 }
 

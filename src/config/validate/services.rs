@@ -17,6 +17,7 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
     for (name, service) in &config.token_services {
         let path = section("token_services").key(name);
         at_least(report, &path.key("mint").key("wait"), service.mint().wait, MILLISECOND);
+        at_least(report, &path.key("breaker").key("probe_interval"), service.breaker().probe_interval, MILLISECOND);
         match service {
             TokenService::Iap(service) => iap(service, &path, report),
             TokenService::Embedded(service) => embedded(service, &path, report),

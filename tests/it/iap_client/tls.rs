@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bearerd::clock::Clock;
 use bearerd::config::token_service::{ClientTls, Iap};
 use bearerd::token_service::iap::IapTokenService;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -85,7 +86,7 @@ impl Authority {
 }
 
 fn client(server: &Server, tls: ClientTls) -> IapTokenService {
-    IapTokenService::new(&Iap { tls, ..settings(format!("https://localhost:{}", server.address().port())) }).unwrap()
+    IapTokenService::new(&Iap { tls, ..settings(format!("https://localhost:{}", server.address().port())) }, Clock::system()).unwrap()
 }
 
 #[tokio::test]
@@ -103,7 +104,8 @@ async fn a_private_authority_is_trusted() {
 async fn an_address_is_as_good_as_a_name() {
     let authority = Authority::new();
     let server = authority.serve("127.0.0.1", false).await;
-    let client = IapTokenService::new(&Iap { tls: authority.ca(), ..settings(format!("https://{}", server.address())) }).unwrap();
+    let client =
+        IapTokenService::new(&Iap { tls: authority.ca(), ..settings(format!("https://{}", server.address())) }, Clock::system()).unwrap();
     assert!(create(&client).await.is_ok());
 }
 
@@ -154,6 +156,6 @@ async fn a_server_without_tls_is_told_apart() {
 async fn connecting_includes_tls_and_ends_in_time() {
     let server = Server::start(|_, mut stream| async move { drop(stream.read_to_end(&mut Vec::new()).await) }).await;
     let url = format!("https://{}", server.address());
-    let client = IapTokenService::new(&Iap { connect_timeout: Duration::from_millis(200), ..settings(url) }).unwrap();
+    let client = IapTokenService::new(&Iap { connect_timeout: Duration::from_millis(200), ..settings(url) }, Clock::system()).unwrap();
     assert_eq!(unavailable(create(&client).await), "connecting timed out after 200ms");
 }

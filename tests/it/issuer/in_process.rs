@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use bearerd::clock::Clock;
-use bearerd::config::token_service::{Embedded, Mint};
+use bearerd::config::token_service::{Breaker, Embedded, Mint};
 use bearerd::credential::{Credential, Kind};
 use bearerd::issuer::api_key::ApiKey;
 use bearerd::issuer::keys_file::add::add;
@@ -49,6 +49,7 @@ fn configuration(directory: &std::path::Path) -> Embedded {
         issuer: "me".to_owned(),
         audience: "you".to_owned(),
         mint: Mint::default(),
+        breaker: Breaker::default(),
     }
 }
 

@@ -1,0 +1,106 @@
+//! What one route asks of the exchange: service, parameters, checks, and how long tokens are kept fresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::service::Service;
+use crate::credential::Presented;
+use crate::secret::{FieldHasher, HashKey, KeyedHash};
+use crate::token::Lifetimes;
+use crate::token_service::TokenParams;
+
+/// When `get_token_details` is asked about a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Details {
+    /// Never.
+    Off,
+    /// Once, after the mint and before the first use.
+    OnMint,
+    /// Then, and so often after it.
+    Every(Duration),
+}
+
+/// Which tokens are renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Those that were used since they were minted.
+    InUse,
+    /// Those that were used within a day (`keep_warm`).
+    Warm,
+    /// All: the credential is bearerd's own.
+    Always,
+}
+
+/// What a route asks for.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The parameters of `create_token`.
+    pub params: TokenParams,
+    /// When tokens are checked.
+    pub details: Details,
+    /// How long tokens live beside what they say themselves.
+    pub lifetimes: Lifetimes,
+    /// How often a psToken's session is extended.
+    pub session_refresh: Duration,
+    /// Which tokens are renewed.
+    pub keep: Keep,
+}
+
+/// What a route asks for, with its service, prepared once.
+pub struct Grant {
+    /// The route's or sink's name, for metrics and operators.
+    pub(super) route: String,
+    pub(super) service: Arc<Service>,
+    pub(super) params: TokenParams,
+    pub(super) details: Details,
+    pub(super) lifetimes: Lifetimes,
+    pub(super) session_refresh: Duration,
+    pub(super) keep: Keep,
+    /// The hash of all that is the same for every caller of the route.
+    prefix: FieldHasher,
+}
+
+impl Grant {
+    pub(super) fn new(hash_key: &HashKey, route: &str, service: &Arc<Service>, terms: Terms) -> Self {
+        let prefix = common_fields(hash_key, service, &terms);
+        let Terms { params, details, lifetimes, session_refresh, keep } = terms;
+        Self { route: route.to_owned(), service: Arc::clone(service), params, details, lifetimes, session_refresh, keep, prefix }
+    }
+
+    /// The service's name.
+    pub fn service(&self) -> &str {
+        self.service.name()
+    }
+
+    pub(super) fn key(&self, credential: &Presented<'_>) -> KeyedHash {
+        let mut hasher = self.prefix.clone();
+        hasher.field(credential.kind.as_str().as_bytes()).field(credential.value.as_bytes());
+        hasher.finish()
+    }
+}
+
+/// Everything but the credential, in order: a change in any of it is another token (rule 1 of the design). The checks and lifetimes are of it: a token
+/// that one route uses unchecked, or for longer, is not one that another may; so is what keeps it fresh, which a route shall not lose to another.
+fn common_fields(hash_key: &HashKey, service: &Service, terms: &Terms) -> FieldHasher {
+    let Terms { params, details, lifetimes, session_refresh, keep } = terms;
+    let TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token } = params;
+    let mut prefix = hash_key.hasher();
+    prefix.field(service.identity.0.as_bytes()).field(service.identity.1.as_bytes());
+    prefix.optional(client_id.as_deref()).optional(domain.as_deref()).optional(data.as_deref());
+    prefix.list(scopes).list(acl).list(mem);
+    prefix.optional(cwid.as_deref()).optional(cid.as_deref()).field(&[u8::from(*return_session_token)]);
+    let checks = match details {
+        Details::Off => None,
+        Details::OnMint => Some(Duration::ZERO),
+        Details::Every(span) => Some(*span),
+    };
+    for span in [checks, Some(lifetimes.session), lifetimes.max_age, Some(*session_refresh)] {
+        prefix.field(&span.map_or(u128::MAX, |span| span.as_millis()).to_le_bytes());
+    }
+    prefix.field(&[match keep {
+        Keep::InUse => 0,
+        Keep::Warm => 1,
+        Keep::Always => 2,
+    }]);
+    prefix
+}

@@ -1,0 +1,45 @@
+//! psToken sessions.
+
+use super::stand::{Answer, SECOND, Stand, down, terms};
+use bearerd::credential::Kind;
+use bearerd::exchange::Error;
+use bearerd::token_service;
+use tokio::time;
+
+#[tokio::test(start_paused = true)]
+async fn a_session_in_use_is_extended_and_its_jwt_minted_anew() {
+    let stand = Stand::new(terms());
+    stand.script.next("refresh", Answer::Gives("ps-2".to_owned()));
+    for _ in 0..2 * 3600 {
+        stand.present(Kind::SessionToken, "ps-1").await.unwrap();
+        time::sleep(SECOND).await;
+    }
+    let refreshed: Vec<_> = stand.script.calls("refresh").into_iter().map(|call| (call.with, call.at.as_secs() / 60)).collect();
+    assert_eq!(refreshed, [("ps-1".to_owned(), 30), ("ps-2".to_owned(), 60), ("ps-2".to_owned(), 90)]);
+    let minted: Vec<_> = stand.script.calls("create").into_iter().map(|call| call.with).collect();
+    assert_eq!(minted, ["ps-1", "ps-2", "ps-2"], "behind the caller's own psToken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_refresh_ends_what_came_of_the_session() {
+    let stand = Stand::new(terms());
+    stand.present(Kind::SessionToken, "ps-1").await.unwrap();
+    stand.script.next("refresh", down());
+    stand.script.next("refresh", Answer::Fails(token_service::Error::Denied));
+    time::sleep(1800 * SECOND).await;
+    stand.present(Kind::SessionToken, "ps-1").await.unwrap();
+    time::sleep(3 * SECOND).await;
+    assert_eq!(stand.script.count("refresh"), 2, "a failure is tried again");
+    assert_eq!(stand.present(Kind::SessionToken, "ps-1").await.err(), Some(Error::Denied));
+    time::sleep(7200 * SECOND).await;
+    assert_eq!(stand.script.count("refresh"), 2, "and then it is left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_uses_is_left_to_end() {
+    let stand = Stand::new(terms());
+    stand.present(Kind::SessionToken, "ps-1").await.unwrap();
+    time::sleep(24 * 3600 * SECOND).await;
+    assert!(stand.script.count("refresh") <= 2, "{}", stand.script.count("refresh"));
+    assert_eq!(stand.script.count("create"), 1);
+}
