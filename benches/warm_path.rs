@@ -66,7 +66,13 @@ fn warm_path(criterion: &mut Criterion) {
 
     let runtime = Runtime::new().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let capacity = Capacity { tokens: 100_000, negative: 1000, negative_ttl: Duration::from_secs(30) };
+    let capacity = Capacity {
+        tokens: 100_000,
+        negative: 1000,
+        negative_ttl: Duration::from_secs(30),
+        tombstones: 1000,
+        tombstone_ttl: Duration::from_secs(3600),
+    };
     let exchange =
         Arc::new(Exchange::new(HashKey::random().unwrap(), capacity, Clock::system(), runtime.handle().clone(), Arc::clone(&metrics)));
     let bounds = Bounds {

@@ -1,8 +1,8 @@
 //! The listeners for machines and operators: metrics and probes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -23,7 +23,12 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Readiness {
     started: AtomicBool,
     draining: AtomicBool,
+    /// What must have come to pass first.
+    conditions: Mutex<Vec<Condition>>,
 }
+
+/// `true` once it holds.
+type Condition = Box<dyn Fn() -> bool + Send>;
 
 impl Readiness {
     /// The configuration is loaded and every listener bound.
@@ -36,12 +41,19 @@ impl Readiness {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Not ready before this holds; from then on it is not looked at any more.
+    pub fn wait_for(&self, condition: impl Fn() -> bool + Send + 'static) {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(condition));
+    }
+
     fn has_started(&self) -> bool {
         self.started.load(Ordering::Acquire)
     }
 
     fn is_ready(&self) -> bool {
-        self.has_started() && !self.draining.load(Ordering::Acquire)
+        let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        conditions.retain(|holds| !holds());
+        self.has_started() && conditions.is_empty() && !self.draining.load(Ordering::Acquire)
     }
 }
 
@@ -115,7 +127,7 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 async fn ready(State(shown): State<Shown>) -> Response {
-    probe(shown.readiness.is_ready(), "ready\n", "not ready: starting or draining\n")
+    probe(shown.readiness.is_ready(), "ready\n", "not ready: starting, draining, or without the first token of a mounted key\n")
 }
 
 async fn startup(State(shown): State<Shown>) -> Response {

@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use assemble::OwnKeys;
 use axum::Router;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
@@ -22,8 +23,10 @@ use tokio::time;
 use crate::admin::{self, Readiness, Shown};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::exchange::{Exchange, Sink};
 use crate::http_server;
 use crate::issuer::{self, Issuer};
+use crate::mounted;
 use crate::proxy::accept::{Connections, Listener};
 use crate::proxy::limits::Limits;
 use crate::proxy::{Proxy, upstream};
@@ -63,6 +66,9 @@ pub enum Error {
         /// Why.
         cause: issuer::Error,
     },
+    /// A mounted key cannot be used.
+    #[error(transparent)]
+    Mounted(#[from] mounted::Error),
     /// An upstream cannot be used.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
@@ -88,7 +94,10 @@ pub enum Error {
 impl Error {
     /// Whether the configuration must change before a new start can succeed.
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Client { .. } | Self::Issuer { .. } | Self::Upstream(_) | Self::Unchecked(_) | Self::AdminToken { .. })
+        matches!(
+            self,
+            Self::Client { .. } | Self::Issuer { .. } | Self::Mounted(_) | Self::Upstream(_) | Self::Unchecked(_) | Self::AdminToken { .. }
+        )
     }
 }
 
@@ -194,6 +203,8 @@ fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
 
 struct App {
     shutdown: config::Shutdown,
+    exchange: Arc<Exchange>,
+    sinks: Vec<Arc<Sink>>,
     readiness: Arc<Readiness>,
     connections: Arc<Connections>,
     /// `true` makes every answer say `Connection: close`.
@@ -222,10 +233,13 @@ impl App {
         for upstream in upstreams.values() {
             background.spawn(Arc::clone(upstream).keep_resolving());
         }
-        let proxy = assemble::proxy(config, &exchange, &services, &upstreams, &metrics)?;
+        let mut own_keys = OwnKeys::default();
+        let proxy = assemble::proxy(config, &exchange, &services, &upstreams, &mut own_keys, &metrics)?;
+        let sinks = assemble::sinks(config, &exchange, &services, &mut own_keys)?;
 
         let readiness = Arc::new(Readiness::default());
-        let shown = Shown { metrics: Arc::clone(&metrics), exchange, readiness: Arc::clone(&readiness) };
+        keep_own_tokens(background, &exchange, &own_keys, &sinks, &readiness);
+        let shown = Shown { metrics: Arc::clone(&metrics), exchange: Arc::clone(&exchange), readiness: Arc::clone(&readiness) };
         let admin_token = admin_token(config)?;
         let _entered = background.enter();
         serve_http(background.handle(), sockets.metrics, admin::metrics_listener(shown.clone()))?;
@@ -250,7 +264,8 @@ impl App {
             accept_loops.push(workers.spawn(listener.run(Arc::clone(&connections), closing.subscribe(), accepting.subscribe())));
         }
         readiness.started();
-        Ok(Self { shutdown: config.shutdown, readiness, connections, closing, accepting, accept_loops })
+        let sinks = sinks.into_iter().map(|(sink, _)| sink).collect();
+        Ok(Self { shutdown: config.shutdown, exchange, sinks, readiness, connections, closing, accepting, accept_loops })
     }
 
     /// Serves until told to stop, then ends in order; [`Stop::Now`] cuts every step short.
@@ -262,10 +277,11 @@ impl App {
             _ = now.wait_for(|stop| *stop == Stop::Now) => tracing::info!("ended at once"),
             () = self.drain() => tracing::info!("drained"),
         }
+        self.sinks.iter().for_each(|sink| sink.remove());
     }
 
     async fn drain(&mut self) {
-        let config::Shutdown { delay, drain_timeout } = self.shutdown;
+        let config::Shutdown { delay, drain_timeout, revoke } = self.shutdown;
         tracing::info!(?delay, ?drain_timeout, open = self.connections.open(), "draining");
         self.readiness.draining();
         self.closing.send_replace(true);
@@ -278,6 +294,31 @@ impl App {
         let cut_off = self.connections.drain(drain_timeout).await;
         if cut_off > 0 {
             tracing::warn!(cut_off, ?drain_timeout, "connections did not finish within `shutdown.drain_timeout`");
+        }
+        if revoke {
+            // After the last request: it may still need its token.
+            let left = self.exchange.revoke_all(drain_timeout).await;
+            tracing::info!(left, "tokens revoked");
+        }
+    }
+}
+
+fn keep_own_tokens(background: &Runtime, exchange: &Arc<Exchange>, own_keys: &OwnKeys, sinks: &[(Arc<Sink>, bool)], readiness: &Readiness) {
+    for file in own_keys.files() {
+        background.spawn(Arc::clone(file).keep_reading());
+    }
+    for (key, is_awaited) in &own_keys.uses {
+        background.spawn(Arc::clone(key).keep(Arc::clone(exchange)));
+        if *is_awaited {
+            let key = Arc::clone(key);
+            readiness.wait_for(move || key.has_token());
+        }
+    }
+    for (sink, is_awaited) in sinks {
+        background.spawn(Arc::clone(sink).keep(Arc::clone(exchange)));
+        if *is_awaited {
+            let sink = Arc::clone(sink);
+            readiness.wait_for(move || sink.has_token());
         }
     }
 }

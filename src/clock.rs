@@ -73,6 +73,9 @@ impl Reading {
 /// How often the offset between monotonic and wall time is looked at: so late a step of the wall clock may be noticed.
 const STEP: Duration = Duration::from_secs(1);
 
+/// How far wall time may be off, in milliseconds.
+const TOLERANCE: u64 = 20;
+
 /// Reads the time; a test may shift it. Clones share everything.
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
@@ -138,8 +141,11 @@ impl Clock {
     pub async fn keep_in_step(self) {
         loop {
             time::sleep(STEP).await;
-            let uptime = millis(self.0.origin.elapsed());
-            self.0.wall.store(system_millis().saturating_sub(uptime), Ordering::Relaxed);
+            let seen = system_millis().saturating_sub(millis(self.0.origin.elapsed()));
+            // Less is rounding, and a clock that is being slewed: it is caught up with in one go, not a millisecond back and forth.
+            if seen.abs_diff(self.0.wall.load(Ordering::Relaxed)) >= TOLERANCE {
+                self.0.wall.store(seen, Ordering::Relaxed);
+            }
         }
     }
 }

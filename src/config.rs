@@ -17,6 +17,7 @@ mod place;
 mod positions;
 pub mod route;
 mod schema;
+pub mod sink;
 pub mod token_service;
 pub mod units;
 pub mod upstream;
@@ -34,6 +35,7 @@ pub use listener::{Admin, Listener, Metrics};
 pub use load::{Error, Loaded, from_text, load};
 pub use operation::{Logging, Shutdown, Workers};
 pub use route::Route;
+pub use sink::Sink;
 pub use token_service::TokenService;
 pub use upstream::Upstream;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Routes in order: the first whose `match` fits serves the request.
     pub routes: Vec<Route>,
+    /// Tokens written to files.
+    pub sinks: Vec<Sink>,
     /// What is remembered, and how much of it.
     pub cache: Cache,
     /// How bearerd ends.
@@ -84,6 +88,7 @@ impl Default for Config {
             token_services: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
+            sinks: Vec::new(),
             cache: Cache::default(),
             shutdown: Shutdown::default(),
             logging: Logging::default(),

@@ -8,14 +8,20 @@ mod cache;
 mod entry;
 mod gate;
 mod grant;
+mod issued;
 mod mint;
 mod negative;
+mod on_behalf;
+mod own_key;
 mod renew;
 mod revalidate;
+mod revoke;
 mod service;
 mod session;
 mod single_flight;
+mod sinks;
 mod timetable;
+mod tombstones;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,15 +39,21 @@ use crate::token::Token;
 
 use cache::{Cache, Cause};
 use entry::{Entry, Lapsed};
+use issued::Issued;
 use mint::{Mint, Occasion};
 use negative::Negative;
+use on_behalf::OnBehalf;
 use session::Sessions;
 use single_flight::Flights;
 use timetable::{Plan, Timetable};
+use tombstones::Tombstones;
 
 pub use grant::{Details, Grant, Keep, Terms};
+pub use own_key::OwnKey;
+pub use revoke::Refused;
 pub use service::{Bounds, Service};
 pub use single_flight::Flight;
+pub use sinks::Sink;
 
 /// After this, a caller may try again where the token service named no time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -79,6 +91,17 @@ impl Error {
     /// Whether the token service said no for good.
     const fn is_denial(&self) -> bool {
         matches!(self, Self::Denied | Self::Forbidden(_))
+    }
+
+    /// What the caller gets where the credential is bearerd's own.
+    pub fn refusal_of_own_key(&self) -> Refusal {
+        if self.is_denial() {
+            return Refusal::new(
+                Reason::MountedCredentialDenied,
+                "The token service does not accept this proxy's own key. Tell the operator of this proxy.",
+            );
+        }
+        self.refusal()
     }
 
     /// What the caller gets. The cause of an outage is for the log, not for the caller.
@@ -180,6 +203,10 @@ pub struct Capacity {
     pub negative: u64,
     /// How long a refusal is kept.
     pub negative_ttl: Duration,
+    /// Revoked tokens remembered; past it no more can be revoked.
+    pub tombstones: usize,
+    /// How long one is remembered at most.
+    pub tombstone_ttl: Duration,
 }
 
 /// An upstream's 401 makes an entry mint at most once in this time: a URL that always answers 401 costs no more.
@@ -192,6 +219,9 @@ pub struct Exchange {
     negative: Negative,
     flights: Flights,
     sessions: Sessions,
+    issued: Issued,
+    on_behalf: OnBehalf,
+    tombstones: Tombstones,
     clock: Clock,
     runtime: Handle,
     metrics: Arc<Metrics>,
@@ -205,6 +235,10 @@ impl Exchange {
             negative: Negative::new(capacity.negative, capacity.negative_ttl),
             flights: Flights::default(),
             sessions: Sessions::new(hash_key.clone()),
+            // Room for those that callers still hold after they were replaced.
+            issued: Issued::new(usize::try_from(capacity.tokens).unwrap_or(usize::MAX).saturating_mul(2)),
+            on_behalf: OnBehalf::new(capacity.tokens),
+            tombstones: Tombstones::new(hash_key.clone(), capacity.tombstones, capacity.tombstone_ttl),
             hash_key,
             clock,
             runtime,
@@ -311,13 +345,29 @@ impl Exchange {
         self.cache.remove(entry, Cause::Invalidated);
     }
 
+    /// Revokes all tokens at hand, and waits until the token services know, at most for `timeout`. What is left of it is told.
+    pub async fn revoke_all(self: &Arc<Self>, timeout: Duration) -> i64 {
+        for entry in self.cache.all() {
+            if let Err(error) = self.revoke_entry(&entry).await {
+                tracing::error!(%error, "a token could not be revoked");
+            }
+        }
+        let done = async {
+            while self.metrics.revocations_pending.get() > 0 {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = time::timeout(timeout, done).await;
+        self.metrics.revocations_pending.get()
+    }
+
     /// Brings the gauges up to date before a scrape.
     pub fn refresh_gauges(&self) {
         self.metrics.cache_entries.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
-        let now = self.clock.now();
+        let now = self.clock.reading();
         let mut least = BTreeMap::new();
-        for entry in self.cache.all().filter(|entry| entry.is_used()) {
-            let left = entry.token().expires().since(now).as_secs_f64();
+        for entry in self.cache.all().filter(|entry| entry.is_in_use(now)) {
+            let left = entry.token().expires().since(now.wall).as_secs_f64();
             let route: &mut f64 = least.entry(entry.grant.route.clone()).or_insert(left);
             *route = route.min(left);
         }

@@ -8,6 +8,7 @@ pub mod limits;
 mod request;
 mod request_id;
 mod stream;
+mod token_endpoints;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -21,12 +22,13 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
 
-use crate::credential::{self, Source};
-use crate::exchange::{Exchange, Grant, Granted, Lookup, Part};
+use crate::credential::{self, Kind, Presented, Source};
+use crate::exchange::{self, Exchange, Grant, Granted, Lookup, OwnKey, Part};
 use crate::refusal::{Reason, Refusal};
 use crate::routing::{self, Conditions};
 use crate::telemetry::logs::Access as AccessLine;
 use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
+use crate::token_api::TokenApi;
 
 use connection::Connection;
 use inject::{Facts, Managed, RouteHeaders};
@@ -63,6 +65,8 @@ pub enum Access {
         /// What the exchange is asked for.
         grant: Arc<Grant>,
     },
+    /// Everybody, as bearerd itself: callers send no credential.
+    Own(Arc<OwnKey>),
 }
 
 /// What serves a route.
@@ -71,6 +75,8 @@ pub enum Action {
     Forward(Arc<Upstream>),
     /// A fixed answer without a body.
     Respond(StatusCode),
+    /// The token service's own endpoints; they judge credentials themselves.
+    TokenApi(Box<TokenApi>),
 }
 
 /// The proxy app: everything that a request needs, shared by all.
@@ -126,28 +132,46 @@ impl Proxy {
         let place = routing::find(self.routes.iter().map(|route| &route.conditions), &target)?;
         ctx.route = Some(place);
         let route = &self.routes[place];
-        let Access::Protected { sources, one_only, grant } = &route.access else {
-            route.metrics.public.inc();
-            return Ok(());
+        let (grant, presented) = match &route.access {
+            Access::Public => {
+                if !matches!(route.action, Action::TokenApi(_)) {
+                    route.metrics.public.inc();
+                }
+                return Ok(());
+            }
+            Access::Protected { sources, one_only, grant } => {
+                (grant, credential::extract(sources, *one_only, &request.headers, request.uri.query())?)
+            }
+            Access::Own(key) => return self.admit_as_ourselves(key, route, ctx).await,
         };
-        let presented = credential::extract(sources, *one_only, &request.headers, request.uri.query())?;
-        let (found, duration) = match self.exchange.lookup(grant, &presented, ctx.started) {
+        let granted = self.token(grant, &presented, ctx).await.map_err(|error| error.refusal())?;
+        route.metrics.allowed.inc();
+        ctx.granted = Some(granted);
+        Ok(())
+    }
+
+    /// bearerd's own key takes the place of a caller's. That it is refused is no fault of the caller.
+    async fn admit_as_ourselves(&self, key: &OwnKey, route: &Route, ctx: &mut Context) -> Result<(), Refusal> {
+        let own = key.current();
+        let presented = Presented { kind: Kind::ApiKey, value: own.expose().into() };
+        let granted = self.token(&key.grant, &presented, ctx).await.map_err(|error| error.refusal_of_own_key())?;
+        route.metrics.allowed.inc();
+        ctx.granted = Some(granted);
+        Ok(())
+    }
+
+    async fn token(&self, grant: &Arc<Grant>, presented: &Presented<'_>, ctx: &mut Context) -> Result<Granted, exchange::Error> {
+        let (found, duration) = match self.exchange.lookup(grant, presented, ctx.started) {
             Lookup::Hit(granted) => (Ok(granted), &self.metrics.auth_hit),
             Lookup::Refused(error) => (Err(error), &self.metrics.auth_hit),
             // Boxed: a mint is rare, and its state would make every request's larger.
-            Lookup::Miss(key) => match Box::pin(self.exchange.mint(grant, &presented, key)).await {
+            Lookup::Miss(key) => match Box::pin(self.exchange.mint(grant, presented, key)).await {
                 (Part::Led, outcome) => (outcome, &self.metrics.auth_mint),
                 (Part::Joined, outcome) => (outcome, &self.metrics.auth_wait),
             },
         };
         duration.observe(ctx.started.elapsed().as_secs_f64());
-        let granted = found.map_err(|error| {
-            ctx.cause = Some(error.to_string());
-            error.refusal()
-        })?;
-        route.metrics.allowed.inc();
-        ctx.granted = Some(granted);
-        Ok(())
+        found.inspect_err(|error| ctx.cause = Some(error.to_string()))
     }
 
     async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> pingora::Result<()> {
@@ -195,6 +219,15 @@ impl ProxyHttp for Proxy {
         }
         match self.route(ctx).map(|route| &route.action) {
             Some(Action::Respond(status)) => answer::empty(session, *status).await.map(|()| true),
+            Some(Action::TokenApi(token_api)) => {
+                ctx.reason = token_endpoints::serve(session, token_api).await?;
+                let series = self.series(ctx);
+                match ctx.reason {
+                    Some(reason) => series.refused(reason.result(), reason.as_str()),
+                    None => series.allowed.inc(),
+                }
+                Ok(true)
+            }
             _ => Ok(false),
         }
     }

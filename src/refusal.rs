@@ -23,6 +23,8 @@ pub enum Reason {
     Forbidden,
     /// The token service said 400: the route's parameters are wrong.
     TokenRequestRejected,
+    /// The token service refuses bearerd's own mounted key.
+    MountedCredentialDenied,
     /// The token service cannot be asked, and there is no valid token.
     TokenServiceUnavailable,
     /// Too many mints wait, or this one waited too long.
@@ -45,7 +47,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason: the rows of the table.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoRoute,
         Self::MissingCredential,
         Self::InvalidCredential,
@@ -53,6 +55,7 @@ impl Reason {
         Self::Denied,
         Self::Forbidden,
         Self::TokenRequestRejected,
+        Self::MountedCredentialDenied,
         Self::TokenServiceUnavailable,
         Self::MintBudget,
         Self::HeaderTooLarge,
@@ -84,6 +87,7 @@ impl Reason {
             Self::Denied => ("denied", StatusCode::UNAUTHORIZED, "Credential denied"),
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Forbidden"),
             Self::TokenRequestRejected => ("token_request_rejected", StatusCode::BAD_GATEWAY, "Token request rejected"),
+            Self::MountedCredentialDenied => ("mounted_credential_denied", StatusCode::BAD_GATEWAY, "The proxy's own credential denied"),
             Self::TokenServiceUnavailable => ("token_service_unavailable", StatusCode::SERVICE_UNAVAILABLE, "Token service unavailable"),
             Self::MintBudget => ("mint_budget", StatusCode::SERVICE_UNAVAILABLE, "Too many tokens asked for at once"),
             Self::HeaderTooLarge => ("header_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Header section too large"),
@@ -114,7 +118,11 @@ impl Reason {
     /// The label `result` of `auth_decisions_total` for a request that ended so: a refusal of the caller, or a failure of ours.
     pub const fn result(self) -> &'static str {
         match self {
-            Self::TokenRequestRejected | Self::TokenServiceUnavailable | Self::MintBudget | Self::Internal => "error",
+            Self::TokenRequestRejected
+            | Self::MountedCredentialDenied
+            | Self::TokenServiceUnavailable
+            | Self::MintBudget
+            | Self::Internal => "error",
             _ => "denied",
         }
     }

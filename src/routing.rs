@@ -62,6 +62,8 @@ pub enum PathPattern {
     Exact(String),
     /// Whole leading segments; kept without a slash at its end.
     Prefix(String),
+    /// One of these paths.
+    OneOf(&'static [&'static str]),
 }
 
 impl PathPattern {
@@ -74,6 +76,7 @@ impl PathPattern {
         match self {
             Self::Any => true,
             Self::Exact(exact) => path == exact.as_bytes(),
+            Self::OneOf(paths) => paths.iter().any(|one| path == one.as_bytes()),
             Self::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'),
         }
     }

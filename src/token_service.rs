@@ -2,6 +2,7 @@
 
 pub mod embedded;
 pub mod iap;
+pub mod request;
 mod wire;
 
 use std::time::Duration;
@@ -56,6 +57,9 @@ pub struct TokenDetails {
     /// The domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<Domain>,
+    /// What else the token service says, passed on as it is.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A workgroup in [`TokenDetails`].

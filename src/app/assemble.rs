@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::runtime::Handle;
 
 use super::Error;
 use crate::clock::Clock;
-use crate::config::route::{ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, OnMultiple, OnUpstream401};
+use crate::config::route::{
+    ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, Mounted, OnMultiple, OnRevoke as RevokeAs, OnUpstream401, Placed,
+};
 use crate::config::{self, Config};
 use crate::credential::Source;
-use crate::exchange::{Bounds, Capacity, Details as Checks, Exchange, Grant, Keep, Service, Terms};
+use crate::exchange::{Bounds, Capacity, Details as Checks, Exchange, Grant, Keep, OwnKey, Service, Sink, Terms};
 use crate::issuer::Issuer;
+use crate::mounted::MountedKey;
 use crate::proxy::inject::{Managed, RouteHeaders};
 use crate::proxy::upstream::{HostPolicy, Timeouts, Upstream};
 use crate::proxy::{Access, Action, Proxy, Route};
@@ -21,6 +26,7 @@ use crate::routing::{Conditions, HostPattern, PathPattern};
 use crate::secret::HashKey;
 use crate::telemetry::metrics::Metrics;
 use crate::token::Lifetimes;
+use crate::token_api::{self, OnRevoke, TokenApi};
 use crate::token_service::embedded::EmbeddedTokenService;
 use crate::token_service::iap::IapTokenService;
 use crate::token_service::{TokenParams, TokenService};
@@ -35,7 +41,13 @@ const UNROUTED: &str = "";
 
 pub(super) fn exchange(cache: &config::Cache, clock: Clock, runtime: Handle, metrics: &Arc<Metrics>) -> Result<Arc<Exchange>, Error> {
     let key = HashKey::random().map_err(|_| Error::Randomness)?;
-    let capacity = Capacity { tokens: cache.max_tokens, negative: cache.negative.max_entries, negative_ttl: cache.negative.ttl };
+    let capacity = Capacity {
+        tokens: cache.max_tokens,
+        negative: cache.negative.max_entries,
+        negative_ttl: cache.negative.ttl,
+        tombstones: cache.tombstones.max_entries,
+        tombstone_ttl: cache.tombstones.ttl,
+    };
     Ok(Arc::new(Exchange::new(key, capacity, clock, runtime, Arc::clone(metrics))))
 }
 
@@ -98,6 +110,7 @@ pub(super) fn proxy(
     exchange: &Arc<Exchange>,
     services: &Services,
     upstreams: &Upstreams,
+    own_keys: &mut OwnKeys,
     metrics: &Arc<Metrics>,
 ) -> Result<Proxy, Error> {
     let mut managed = Managed::new();
@@ -105,9 +118,9 @@ pub(super) fn proxy(
     for (place, section) in config.routes.iter().enumerate() {
         let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
         let route = Route {
-            conditions: conditions(&section.matches)?,
-            access: access(section, &name, exchange, services)?,
-            action: action(section, upstreams)?,
+            conditions: conditions(section)?,
+            access: access(section, &name, exchange, services, own_keys)?,
+            action: action(section, &name, exchange, services, upstreams)?,
             renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
             headers: headers(&section.headers)?,
             metrics: metrics.route(&name, section.upstream.as_deref()),
@@ -130,8 +143,10 @@ pub(super) fn proxy(
     })
 }
 
-fn conditions(matches: &config::route::Match) -> Result<Conditions, Error> {
+fn conditions(section: &config::Route) -> Result<Conditions, Error> {
+    let matches = &section.matches;
     let path = match (&matches.path, &matches.path_prefix) {
+        _ if section.token_api.is_some() => PathPattern::OneOf(&token_api::PATHS),
         (Some(exact), _) => PathPattern::Exact(exact.clone()),
         (None, Some(prefix)) => PathPattern::prefix(prefix),
         (None, None) => PathPattern::Any,
@@ -147,14 +162,18 @@ fn conditions(matches: &config::route::Match) -> Result<Conditions, Error> {
     })
 }
 
-fn access(section: &config::Route, name: &str, exchange: &Exchange, services: &Services) -> Result<Access, Error> {
-    if section.auth == Auth::None {
+fn access(section: &config::Route, name: &str, exchange: &Exchange, services: &Services, own_keys: &mut OwnKeys) -> Result<Access, Error> {
+    if section.auth == Auth::None || section.token_api.is_some() {
         return Ok(Access::Public);
+    }
+    let grant = Arc::new(exchange.grant(name, self::service_of(services, &section.token.service)?, terms(section)));
+    if let Some(mounted) = section.mounted() {
+        return own_keys.add(mounted, grant, section.keep_warm).map(Access::Own);
     }
     Ok(Access::Protected {
         sources: section.credentials.iter().map(source).collect::<Result<_, _>>()?,
         one_only: section.on_multiple == OnMultiple::Reject,
-        grant: Arc::new(grant(section, name, exchange, services)?),
+        grant,
     })
 }
 
@@ -163,39 +182,120 @@ fn source(source: &CredentialSource) -> Result<Source, Error> {
         CredentialSource::Kind(CredentialKind::ApiKey) => Source::Header(HeaderName::from_static(API_KEY_HEADER)),
         CredentialSource::Kind(CredentialKind::Basic) => Source::Basic,
         CredentialSource::Kind(CredentialKind::SessionToken) => Source::SessionToken,
-        CredentialSource::At { api_key: ApiKeyPlace::Header(name) } => {
+        CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) => {
             Source::Header(HeaderName::try_from(name.as_str()).map_err(unchecked)?)
         }
-        CredentialSource::At { api_key: ApiKeyPlace::Query(name) } => Source::Query(name.clone()),
+        CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Query(name))) => Source::Query(name.clone()),
+        CredentialSource::Placed(Placed::Mounted(_)) => return Err(unchecked("`mounted` stands beside other credentials")),
     })
 }
 
-fn grant(section: &config::Route, name: &str, exchange: &Exchange, services: &Services) -> Result<Grant, Error> {
-    let config::route::Token { service, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token, max_age } =
-        section.token.clone();
-    let service = services.get(&service).ok_or_else(|| unchecked(format!("there is no token service `{service}`")))?;
-    let params = TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token };
-    let terms = Terms {
-        params,
-        details: match section.validate.details {
+fn service_of<'s>(services: &'s Services, name: &str) -> Result<&'s Arc<Service>, Error> {
+    services.get(name).ok_or_else(|| unchecked(format!("there is no token service `{name}`")))
+}
+
+fn terms(section: &config::Route) -> Terms {
+    let keep = match section.keep_warm {
+        _ if section.mounted().is_some() => Keep::Always,
+        true => Keep::Warm,
+        false => Keep::InUse,
+    };
+    Terms { session_refresh: section.session_refresh, keep, ..token_terms(&section.token, section.validate, section.session_lifetime) }
+}
+
+/// What routes and sinks have in common, for a sink.
+fn token_terms(token: &config::route::Token, validate: config::route::Validate, session: Duration) -> Terms {
+    let config::route::Token { service: _, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token, max_age } =
+        token.clone();
+    Terms {
+        params: TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token },
+        details: match validate.details {
             Details::Off => Checks::Off,
             Details::OnMint => Checks::OnMint,
             Details::Every(span) => Checks::Every(span),
         },
-        lifetimes: Lifetimes { session: section.session_lifetime, max_age },
-        session_refresh: section.session_refresh,
-        keep: if section.keep_warm { Keep::Warm } else { Keep::InUse },
-    };
-    Ok(exchange.grant(name, service, terms))
+        lifetimes: Lifetimes { session, max_age },
+        session_refresh: session,
+        keep: Keep::Always,
+    }
 }
 
-fn action(section: &config::Route, upstreams: &Upstreams) -> Result<Action, Error> {
-    match (&section.upstream, section.respond) {
-        (Some(name), None) => {
+/// The keys that are bearerd's own, as routes and sinks use them.
+#[derive(Default)]
+pub(super) struct OwnKeys {
+    /// By file: each is read once, however many use it.
+    files: BTreeMap<PathBuf, Arc<MountedKey>>,
+    /// Each use, and whether bearerd is not ready without its token.
+    pub(super) uses: Vec<(Arc<OwnKey>, bool)>,
+}
+
+impl OwnKeys {
+    fn add(&mut self, mounted: &Mounted, grant: Arc<Grant>, is_awaited: bool) -> Result<Arc<OwnKey>, Error> {
+        let file = match self.files.get(&mounted.file) {
+            Some(file) => Arc::clone(file),
+            None => {
+                let file = Arc::new(MountedKey::open(&mounted.file)?);
+                self.files.insert(mounted.file.clone(), Arc::clone(&file));
+                file
+            }
+        };
+        let key = Arc::new(OwnKey::new(file, grant, mounted.revoke_on_change));
+        self.uses.push((Arc::clone(&key), is_awaited));
+        Ok(key)
+    }
+
+    /// Each file once.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Arc<MountedKey>> {
+        self.files.values()
+    }
+}
+
+/// How long a sink's psToken is used, as on routes that say nothing of it.
+const SINK_SESSION: Duration = Duration::from_secs(12 * 3600);
+
+/// The sinks, each with whether bearerd is not ready without its token.
+pub(super) fn sinks(
+    config: &Config,
+    exchange: &Exchange,
+    services: &Services,
+    own_keys: &mut OwnKeys,
+) -> Result<Vec<(Arc<Sink>, bool)>, Error> {
+    let sink = |(place, section): (usize, &config::Sink)| {
+        let service = service_of(services, &section.token.service)?;
+        let grant = exchange.grant(&format!("sink-{}", place + 1), service, token_terms(&section.token, section.validate, SINK_SESSION));
+        let key = own_keys.add(&section.credential.mounted, Arc::new(grant), false)?;
+        Ok((Arc::new(Sink::new(section.path.clone(), section.mode.0, key)), section.keep_warm))
+    };
+    config.sinks.iter().enumerate().map(sink).collect()
+}
+
+fn action(
+    section: &config::Route,
+    name: &str,
+    exchange: &Arc<Exchange>,
+    services: &Services,
+    upstreams: &Upstreams,
+) -> Result<Action, Error> {
+    match (&section.upstream, section.respond, &section.token_api) {
+        (None, None, Some(token_api)) => {
+            let details = token_api.details();
+            Ok(Action::TokenApi(Box::new(TokenApi {
+                exchange: Arc::clone(exchange),
+                service: Arc::clone(service_of(services, &details.service)?),
+                route: name.to_owned(),
+                terms: terms(section),
+                on_revoke: match details.on_revoke {
+                    RevokeAs::Revoke => OnRevoke::Revoke,
+                    RevokeAs::Release => OnRevoke::Release,
+                },
+                min_remaining: details.min_remaining.as_fraction(),
+            })))
+        }
+        (Some(name), None, None) => {
             upstreams.get(name).cloned().map(Action::Forward).ok_or_else(|| unchecked(format!("there is no upstream `{name}`")))
         }
-        (None, Some(respond)) => StatusCode::from_u16(respond.status).map(Action::Respond).map_err(unchecked),
-        _ => Err(unchecked("a route needs either `upstream` or `respond`")),
+        (None, Some(respond), None) => StatusCode::from_u16(respond.status).map(Action::Respond).map_err(unchecked),
+        _ => Err(unchecked("a route needs one of `upstream`, `token_api` and `respond`")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is remembered: tokens, and refusals.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -8,7 +9,7 @@ use serde::Deserialize;
 use super::units;
 
 /// Bounds of the caches.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Tokens kept; past it the least recently used go.
@@ -16,11 +17,15 @@ pub struct Cache {
     pub max_tokens: u64,
     /// Refusals kept.
     pub negative: Negative,
+    /// Revoked tokens remembered.
+    pub tombstones: Tombstones,
+    /// Keeps tokens and pending revocations across restarts; off by default.
+    pub ledger: Option<Ledger>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { max_tokens: 100_000, negative: Negative::default() }
+        Self { max_tokens: 100_000, negative: Negative::default(), tombstones: Tombstones::default(), ledger: None }
     }
 }
 
@@ -40,4 +45,35 @@ impl Default for Negative {
     fn default() -> Self {
         Self { ttl: Duration::from_secs(30), max_entries: 100_000 }
     }
+}
+
+/// How revoked tokens are remembered: they are dead here even where they would still be valid.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tombstones {
+    /// For how long at most; a token that ends before is forgotten then.
+    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[schemars(with = "units::Duration")]
+    pub ttl: Duration,
+    /// How many; past it new revocations get 503.
+    #[schemars(range(min = 1))]
+    pub max_entries: usize,
+}
+
+impl Default for Tombstones {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(720 * 3600), max_entries: 100_000 }
+    }
+}
+
+/// A file that keeps tokens and pending revocations across restarts, encrypted. API keys are never in it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// The file; made if it is absent. One process at a time.
+    #[schemars(with = "String", extend("format" = "path"))]
+    pub path: PathBuf,
+    /// Files with the keys that encrypt it, of at least 32 bytes each: the first writes, all read.
+    #[schemars(with = "Vec<String>", length(min = 1), extend("items" = { "type": "string", "format": "path" }))]
+    pub key_files: Vec<PathBuf>,
 }

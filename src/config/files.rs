@@ -8,8 +8,13 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::place::KeyPath;
+use super::route::{CredentialSource, Placed};
 use super::validate::Report;
 use super::{Config, TokenService};
+use crate::mounted;
+
+/// The least length of a key for the ledger.
+const LEDGER_KEY_BYTES: u64 = 32;
 
 /// What a file is for.
 #[derive(Clone, Copy)]
@@ -24,6 +29,12 @@ enum Use {
     PrivateKey,
     /// A token on its own.
     Token,
+    /// bearerd's own API key.
+    ApiKey,
+    /// A key that encrypts the ledger.
+    LedgerKey,
+    /// A file that bearerd makes.
+    Made,
 }
 
 /// Every file that the configuration names.
@@ -46,6 +57,25 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
                 files.push((path.key("signing_key_file"), Use::SigningKey, &mut service.signing_key_file));
             }
         }
+    }
+    for (index, route) in config.routes.iter_mut().enumerate() {
+        let credentials = KeyPath::default().key("routes").item(index).key("credentials");
+        for (place, source) in route.credentials.iter_mut().enumerate() {
+            if let CredentialSource::Placed(Placed::Mounted(mounted)) = source {
+                files.push((credentials.item(place).key("mounted").key("file"), Use::ApiKey, &mut mounted.file));
+            }
+        }
+    }
+    for (index, sink) in config.sinks.iter_mut().enumerate() {
+        let path = KeyPath::default().key("sinks").item(index);
+        files.push((path.key("credential").key("mounted").key("file"), Use::ApiKey, &mut sink.credential.mounted.file));
+        files.push((path.key("path"), Use::Made, &mut sink.path));
+    }
+    if let Some(ledger) = &mut config.cache.ledger {
+        let path = KeyPath::default().key("cache").key("ledger");
+        files.push((path.key("path"), Use::Made, &mut ledger.path));
+        files
+            .extend(ledger.key_files.iter_mut().enumerate().map(|(index, file)| (path.key("key_files").item(index), Use::LedgerKey, file)));
     }
     files
 }
@@ -117,6 +147,24 @@ fn examine(file: &Path, purpose: Use) -> Result<(), Problem> {
             Err(pem::Error::NoItemsFound) => Err(Problem::Unusable("has no private key in it: PEM is expected")),
             Err(error) => Err(not_pem(error)),
         },
+        Use::Made if file.is_dir() => Err(Problem::Unusable("is a folder: name a file in it")),
+        Use::Made => parent_folder(file),
+        Use::ApiKey => match mounted::read(file) {
+            Ok(_) => Ok(()),
+            Err(mounted::Error::Unreadable { cause, .. }) => Err(Problem::Unreadable(cause)),
+            Err(mounted::Error::Unusable { what, .. }) => Err(Problem::Unusable(what)),
+        },
+        Use::LedgerKey => {
+            let mut found = Vec::new();
+            File::open(file)?.take(LEDGER_KEY_BYTES).read_to_end(&mut found)?;
+            let enough = found.len() as u64 == LEDGER_KEY_BYTES;
+            zeroize::Zeroize::zeroize(&mut found);
+            if enough {
+                Ok(())
+            } else {
+                Err(Problem::Unusable("is too short for a key: make one of 32 bytes with `head -c 32 /dev/urandom`"))
+            }
+        }
         Use::Token => {
             let token = std::fs::read_to_string(file)?;
             if token.trim().is_empty() { Err(Problem::Unusable("is empty: it must hold a token")) } else { Ok(()) }

@@ -5,7 +5,7 @@ mod network;
 use url::Url;
 
 use super::diagnostic::{DID_YOU_MEAN, closest, quoted};
-use super::units::{Bytes, Duration};
+use super::units::{Bytes, Duration, Mode, Percent};
 
 /// The longest duration that is taken: far beyond any use, and far from where arithmetic on time ends.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
@@ -49,6 +49,8 @@ pub fn described(format: Option<&str>) -> &'static str {
     match format {
         Some("duration") => "a duration such as `30s`",
         Some("details") => "`off`, `on_mint` or a duration such as `60s`",
+        Some("percent") => "a percentage such as `50%`",
+        Some("file-mode") => "the mode of a file such as `\"0400\"`",
         Some("size") => "a size such as `64KiB`",
         Some("socket-address") => "an address and port such as `127.0.0.1:8080`",
         Some("network") => "an address or CIDR range",
@@ -71,6 +73,12 @@ pub fn check(format: &str, given: Given<'_>) -> Result<(), Complaint> {
         "duration" => duration(given),
         "size" => size(given),
         "details" => details(given),
+        "percent" => Percent::parse(given.text)
+            .map(drop)
+            .map_err(|_| Complaint::new(format!("{} is not a percentage", given.shown), "write a whole number from `0%` to `100%`")),
+        "file-mode" => Mode::parse(given.text).map(drop).map_err(|_| {
+            Complaint::new(format!("{} is not the mode of a file that its owner can read", given.shown), "write it in octal, as `\"0400\"`")
+        }),
         "socket-address" => network::socket_address(given),
         "network" => network::network(given),
         "http-url" => http_url(given),
@@ -240,6 +248,8 @@ mod tests {
     fn good_texts_pass() {
         for (format, texts) in [
             ("duration", &["500ms", "30s", "5m", "24h", "0s", "1h 30m"][..]),
+            ("percent", &["0%", "50%", "100%"]),
+            ("file-mode", &["0400", "440", "0644"]),
             ("details", &["off", "on_mint", "60s", "1h"]),
             ("size", &["512B", "64KiB", "1MiB", "64 KB"]),
             ("socket-address", &["127.0.0.1:8080", "0.0.0.0:0", "[::1]:80"]),
@@ -279,6 +289,12 @@ mod tests {
         assert_eq!(wrong("host-pattern", "a.example.com:8080").1, "ports do not count here: write `a.example.com`");
         for (format, text) in [
             ("duration", "soon"),
+            ("percent", "50"),
+            ("percent", "101%"),
+            ("percent", "-1%"),
+            ("file-mode", "256"),
+            ("file-mode", "0199"),
+            ("file-mode", "04000"),
             ("details", "sometimes"),
             ("details", "60"),
             ("details", "500ms"),

@@ -106,7 +106,7 @@ pub fn from_text(text: &str, file: &str, environment: &Environment, folder: &Pat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::route::{ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, OnMultiple};
+    use crate::config::route::{ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, OnMultiple, Placed};
     use crate::config::{TokenService, Workers};
     use proptest::prelude::*;
     use std::time::Duration;
@@ -163,8 +163,8 @@ workers: 3
         assert_eq!(route.token.cid.as_deref(), Some("0012"));
         assert_eq!(route.headers.set["X-B"], "true");
         assert!(matches!(route.credentials[0], CredentialSource::Kind(CredentialKind::SessionToken)));
-        assert!(matches!(&route.credentials[1], CredentialSource::At { api_key: ApiKeyPlace::Query(name) } if name == "k"));
-        assert!(matches!(&route.credentials[2], CredentialSource::At { api_key: ApiKeyPlace::Header(name) } if name == "X-K"));
+        assert!(matches!(&route.credentials[1], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Query(name))) if name == "k"));
+        assert!(matches!(&route.credentials[2], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) if name == "X-K"));
         assert_eq!(config.routes[1].name.as_deref(), Some("route-2"));
         assert_eq!(config.listeners[0].trusted_peers[0].to_string(), "10.0.0.1/32");
         assert_eq!(config.listeners[0].limits.header_bytes.0, 2048);

@@ -20,11 +20,13 @@ pub struct Shutdown {
     #[serde(deserialize_with = "units::Duration::deserialize")]
     #[schemars(with = "units::Duration")]
     pub drain_timeout: Duration,
+    /// Then revoke all tokens.
+    pub revoke: bool,
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(5), drain_timeout: Duration::from_secs(20) }
+        Self { delay: Duration::from_secs(5), drain_timeout: Duration::from_secs(20), revoke: false }
     }
 }
 

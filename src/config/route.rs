@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -23,6 +24,9 @@ pub struct Route {
     pub upstream: Option<String>,
     /// A fixed answer in place of an upstream.
     pub respond: Option<Respond>,
+    /// The token service's own endpoints, served from the cache in place of an upstream: an SDK points its host here. Takes the paths of that API
+    /// and leaves all others to later routes.
+    pub token_api: Option<TokenApi>,
     /// Whether a credential is needed.
     pub auth: Auth,
     /// Which credentials it takes, in order.
@@ -56,6 +60,7 @@ impl Default for Route {
             matches: Match::default(),
             upstream: None,
             respond: None,
+            token_api: None,
             auth: Auth::default(),
             credentials: vec![
                 CredentialSource::Kind(CredentialKind::ApiKey),
@@ -75,6 +80,14 @@ impl Default for Route {
 }
 
 impl Route {
+    /// bearerd's own key, where the route uses one.
+    pub fn mounted(&self) -> Option<&Mounted> {
+        self.credentials.iter().find_map(|source| match source {
+            CredentialSource::Placed(Placed::Mounted(mounted)) => Some(mounted),
+            _ => None,
+        })
+    }
+
     /// The name of a route without one of its own, from its index in the list.
     pub fn default_name(index: usize) -> String {
         format!("route-{}", index + 1)
@@ -111,6 +124,56 @@ pub struct Respond {
     pub status: u16,
 }
 
+/// A route that stands in for a token service.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TokenApi {
+    /// For this token service.
+    Service(#[schemars(extend("format" = "name"))] String),
+    /// With more to say.
+    Detailed(TokenApiDetails),
+}
+
+/// How a route stands in for a token service.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenApiDetails {
+    /// The token service.
+    #[schemars(extend("format" = "name"))]
+    pub service: String,
+    /// What `DELETE /v1/tokens` does to a token that bearerd minted.
+    pub on_revoke: OnRevoke,
+    /// A token is minted anew for a caller when less than this part of its life is left.
+    pub min_remaining: units::Percent,
+}
+
+impl Default for TokenApiDetails {
+    fn default() -> Self {
+        Self { service: "default".to_owned(), on_revoke: OnRevoke::default(), min_remaining: units::Percent(50) }
+    }
+}
+
+/// What becomes of a token that a caller revokes through a `token_api` route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRevoke {
+    /// It is revoked, for all who use it.
+    #[default]
+    Revoke,
+    /// Others with the same key go on with it.
+    Release,
+}
+
+impl TokenApi {
+    /// All of it.
+    pub fn details(&self) -> TokenApiDetails {
+        match self {
+            Self::Service(service) => TokenApiDetails { service: service.clone(), ..TokenApiDetails::default() },
+            Self::Detailed(details) => details.clone(),
+        }
+    }
+}
+
 /// Whether a route needs a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -140,11 +203,30 @@ pub enum CredentialKind {
 pub enum CredentialSource {
     /// A kind at its usual place.
     Kind(CredentialKind),
+    /// One that needs to be told more of.
+    Placed(Placed),
+}
+
+/// A credential at a place of its own.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Placed {
     /// An API key in a named header or query parameter.
-    At {
-        /// The place.
-        api_key: ApiKeyPlace,
-    },
+    ApiKey(ApiKeyPlace),
+    /// bearerd's own API key, from a file: callers send none.
+    Mounted(Mounted),
+}
+
+/// bearerd's own API key, mounted as a file. It is read again when the file changes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mounted {
+    /// The file; it holds the key alone.
+    #[schemars(with = "String", extend("format" = "path"))]
+    pub file: PathBuf,
+    /// Revoke the tokens of the old key when the file changes.
+    #[serde(default)]
+    pub revoke_on_change: bool,
 }
 
 /// Where an API key is.

@@ -84,3 +84,73 @@ impl JsonSchema for Bytes {
         json_schema!({ "type": "string", "format": "size", "examples": ["512B", "64KiB", "1MiB"] })
     }
 }
+
+/// A part of a whole, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Percent {
+    /// Reads a whole number from 0 to 100 with its sign.
+    ///
+    /// # Errors
+    /// When the text is none; the message says what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok()).filter(|number| *number <= 100);
+        number.map(Self).ok_or_else(|| format!("`{text}` is not a percentage: write a whole number from `0%` to `100%`"))
+    }
+
+    /// From 0 to 1.
+    pub fn as_fraction(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Percent {
+    fn schema_name() -> Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "percent", "examples": ["50%"] })
+    }
+}
+
+/// The mode of a file, in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl Mode {
+    /// Reads three or four octal digits.
+    ///
+    /// # Errors
+    /// When the text is none; the message says what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let mode = if digits { u32::from_str_radix(text, 8).ok() } else { None };
+        mode.filter(|mode| *mode <= 0o777 && mode & 0o400 != 0)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not the mode of a file that its owner can read: write it in octal, as `\"0400\"`"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Mode {
+    fn schema_name() -> Cow<'static, str> {
+        "Mode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "file-mode", "examples": ["0400"] })
+    }
+}

@@ -6,6 +6,7 @@ mod headers;
 mod operation;
 mod routes;
 mod services;
+mod sinks;
 
 use super::Config;
 use super::diagnostic::{Diagnostic, Findings};
@@ -73,11 +74,20 @@ pub fn validate(config: &Config, report: &mut Report<'_>) {
     operation::check(config, report);
     services::check(config, report);
     routes::check(config, report);
+    sinks::check(config, report);
 }
 
 /// The path of a top-level key.
 fn section(name: &str) -> KeyPath {
     KeyPath::default().key(name)
+}
+
+/// Warns of a revocation that a crash could lose.
+fn lasting(wanted: bool, path: &KeyPath, report: &mut Report<'_>) {
+    if wanted && !report.positions().has(&section("cache").key("ledger")) {
+        let help = "add `cache: { ledger: { path: ..., key_files: [...] } }` to keep it across restarts";
+        report.warning(path, "a revocation that is pending when bearerd ends is lost", help.to_owned());
+    }
 }
 
 /// Reports a duration that is shorter than makes sense.

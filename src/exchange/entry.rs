@@ -107,6 +107,7 @@ impl Entry {
         self.token.store(Arc::new(token));
         self.marks.fetch_and(!mark::USED, Ordering::AcqRel);
         self.plan(checked, now);
+        self.grant.published();
     }
 
     fn plan(&self, checked: bool, now: Reading) {
@@ -148,8 +149,12 @@ impl Entry {
         marked
     }
 
-    /// Whether it was used since its token came.
-    pub(super) fn is_used(&self) -> bool {
+    /// Whether it was used since its token came, or so short a time before that it likely will be again.
+    pub(super) fn is_in_use(&self, now: Reading) -> bool {
+        self.is_used() || now.uptime.saturating_sub(self.agenda().last_used) < self.token.load().lifetime()
+    }
+
+    fn is_used(&self) -> bool {
         self.marks.load(Ordering::Acquire) & mark::USED != 0
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::service::Service;
 use crate::credential::Presented;
 use crate::secret::{FieldHasher, HashKey, KeyedHash};
@@ -58,13 +60,24 @@ pub struct Grant {
     pub(super) keep: Keep,
     /// The hash of all that is the same for every caller of the route.
     prefix: FieldHasher,
+    published: watch::Sender<u64>,
 }
 
 impl Grant {
     pub(super) fn new(hash_key: &HashKey, route: &str, service: &Arc<Service>, terms: Terms) -> Self {
         let prefix = common_fields(hash_key, service, &terms);
         let Terms { params, details, lifetimes, session_refresh, keep } = terms;
-        Self { route: route.to_owned(), service: Arc::clone(service), params, details, lifetimes, session_refresh, keep, prefix }
+        Self {
+            route: route.to_owned(),
+            service: Arc::clone(service),
+            params,
+            details,
+            lifetimes,
+            session_refresh,
+            keep,
+            prefix,
+            published: watch::Sender::new(0),
+        }
     }
 
     /// The service's name.
@@ -76,6 +89,17 @@ impl Grant {
         let mut hasher = self.prefix.clone();
         hasher.field(credential.kind.as_str().as_bytes()).field(credential.value.as_bytes());
         hasher.finish()
+    }
+
+    /// Changes whenever a fresh token for this grant is at hand.
+    pub(super) fn publications(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    pub(super) fn published(&self) {
+        if self.published.receiver_count() > 0 {
+            self.published.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time;
 use super::budget::{Priority, Turn};
 use super::entry::Entry;
 use super::grant::{Details, Grant};
+use super::issued::Origin;
 use super::service::Failure;
 use super::single_flight::Landing;
 use super::timetable::Plan;
@@ -109,12 +110,16 @@ impl Mint {
                 let entry = Arc::new(Entry::new(self.key, grant, credential, fresh.token, fresh.checked, now));
                 cache.insert(Arc::clone(&entry));
                 sessions.join(&self.grant, &entry);
+                self.grant.published();
                 entry
             }
         };
+        let token = entry.token();
+        let name = self.exchange.tombstones.name(&token.value());
+        self.exchange.issued.add(name, Origin { entry: self.key, expires: token.expires() }, now.wall);
         tracing::debug!(entry = %self.key.short(), service = self.grant.service(), occasion = self.occasion.as_str(), "token minted");
         self.grant.service.plan(Plan::Watch(Arc::clone(&entry)));
-        Granted { token: entry.token(), entry }
+        Granted { token, entry }
     }
 
     /// A definite no is remembered, an outage never (rule 4 of the design).
@@ -185,6 +190,10 @@ impl Mint {
     /// a minted token is used, and checked later.
     async fn checked(&self, token: &Token) -> Result<Verdict, Error> {
         self.until_valid(token).await?;
+        if self.exchange.is_revoked(&token.value()) {
+            // A service that caches may answer what was revoked a moment ago.
+            return Ok(Verdict::Dead);
+        }
         if self.grant.details == Details::Off {
             return Ok(Verdict::Good);
         }

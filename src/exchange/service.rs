@@ -106,7 +106,7 @@ impl Service {
         self.planned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// A turn for a mint or a refresh.
+    /// A turn for a mint, a refresh or a revocation.
     pub(super) async fn turn(&self, priority: Priority) -> Result<Turn<'_>, Full> {
         self.budget.acquire(priority).await
     }
@@ -130,6 +130,11 @@ impl Service {
     pub(super) async fn refresh_token(&self, token: &Secret) -> Result<Secret, Failure> {
         self.gate.admit().map_err(Failure::Shut)?;
         self.counted("refresh", self.client.refresh_token(token)).await
+    }
+
+    pub(super) async fn revoke_token(&self, token: &Secret) -> Result<(), Failure> {
+        self.gate.admit().map_err(Failure::Shut)?;
+        self.counted("revoke", self.client.revoke_token(token)).await
     }
 
     async fn counted<T>(&self, operation: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {

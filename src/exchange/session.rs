@@ -73,6 +73,20 @@ impl Sessions {
         session.lock().push(Arc::downgrade(entry));
     }
 
+    /// A caller refreshed the session itself: what was minted from it.
+    pub(super) fn refreshed(&self, service: &Service, presented: &Secret, fresh: &Secret) -> Vec<Arc<Entry>> {
+        let session = self.lock().get(&self.key(service, presented)).cloned();
+        let Some(session) = session else { return Vec::new() };
+        session.current.store(Arc::new(fresh.clone()));
+        session.living()
+    }
+
+    /// A caller revoked the session itself: what was minted from it.
+    pub(super) fn ended(&self, service: &Service, presented: &Secret) -> Vec<Arc<Entry>> {
+        let session = self.lock().remove(&self.key(service, presented));
+        session.map_or_else(Vec::new, |session| session.living())
+    }
+
     fn leave(&self, session: &Session) {
         self.lock().remove(&session.key);
     }

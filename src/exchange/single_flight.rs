@@ -26,7 +26,7 @@ impl Flights {
         }
         let (sender, outcome) = watch::channel(None);
         under_way.insert(key, outcome.clone());
-        (Flight { outcome }, Some(Landing { key, sender, under_way: Arc::clone(&self.under_way) }))
+        (Flight { outcome }, Some(Landing { key, sender, under_way: Arc::clone(&self.under_way), is_clear: false }))
     }
 }
 
@@ -50,18 +50,28 @@ pub(super) struct Landing {
     key: KeyedHash,
     sender: watch::Sender<Option<Outcome>>,
     under_way: Arc<UnderWay>,
+    /// The key is free again; it may be another's by now.
+    is_clear: bool,
 }
 
 impl Landing {
-    /// Tells all who wait.
-    pub(super) fn land(self, outcome: Outcome) {
+    /// Tells all who wait. Who comes from here on joins no more: what was true when they waited need not be true for him.
+    pub(super) fn land(mut self, outcome: Outcome) {
+        self.clear();
         self.sender.send_replace(Some(outcome));
+    }
+
+    fn clear(&mut self) {
+        if !self.is_clear {
+            self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+            self.is_clear = true;
+        }
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.clear();
     }
 }
 

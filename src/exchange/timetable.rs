@@ -15,6 +15,7 @@ use tokio_util::time::DelayQueue;
 use super::Exchange;
 use super::cache::Cause;
 use super::entry::Entry;
+use super::revoke::Revocation;
 use super::service::Service;
 use super::session::Session;
 use super::{renew, revalidate};
@@ -30,6 +31,10 @@ pub(super) enum Plan {
     Forget(Arc<Entry>),
     /// This session must be extended then.
     Extend(Arc<Session>, Instant),
+    /// The token service must be told of this revocation.
+    Revoke(Arc<Revocation>),
+    /// The same, at that time.
+    RevokeAt(Arc<Revocation>, Instant),
     /// One piece of work has ended.
     Done,
 }
@@ -37,12 +42,14 @@ pub(super) enum Plan {
 enum Due {
     Entry(Arc<Entry>),
     Session(Arc<Session>),
+    Revocation(Arc<Revocation>),
 }
 
 enum Work {
     Renew(Arc<Entry>),
     Check(Arc<Entry>),
     Extend(Arc<Session>),
+    Revoke(Arc<Revocation>),
 }
 
 /// Works off what is due, for as long as its task runs.
@@ -85,6 +92,11 @@ impl Timetable {
             Plan::Extend(session, at) => {
                 self.queue.insert_at(Due::Session(session), at.min(Instant::now() + FARTHEST));
             }
+            // Before all else: somebody wants a token dead.
+            Plan::Revoke(revocation) => self.ready.push_front(Work::Revoke(revocation)),
+            Plan::RevokeAt(revocation, at) => {
+                self.queue.insert_at(Due::Revocation(revocation), at);
+            }
             Plan::Done => self.running -= 1,
         }
     }
@@ -110,6 +122,7 @@ impl Timetable {
     fn fall_due(&mut self, due: Due) {
         let entry = match due {
             Due::Session(session) => return self.ready.push_back(Work::Extend(session)),
+            Due::Revocation(revocation) => return self.ready.push_front(Work::Revoke(revocation)),
             Due::Entry(entry) => entry,
         };
         let now = self.exchange.clock.reading();
@@ -144,6 +157,7 @@ impl Timetable {
                     Work::Renew(entry) => renew::renew(&exchange, &entry).await,
                     Work::Check(entry) => revalidate::check(&exchange, &entry).await,
                     Work::Extend(session) => session.extend(&exchange).await,
+                    Work::Revoke(revocation) => revocation.carry_out(&exchange).await,
                 }
             });
         }

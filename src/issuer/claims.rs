@@ -99,6 +99,7 @@ impl Claims {
             tid: Some(self.tid),
             acls: self.acl,
             domain: self.domain.map(|name| Domain { name: Some(name), ..Domain::default() }),
+            other: serde_json::Map::new(),
         }
     }
 }

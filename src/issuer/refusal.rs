@@ -1,6 +1,7 @@
 //! Why the embedded token service does not do what it was asked, by what the caller can do about it.
 
 use super::grants::NotGranted;
+use crate::token_service::request::Malformed;
 
 /// A refusal. No variant holds a secret: the text goes to the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,4 +18,10 @@ pub enum Refusal {
     /// 503: try again later.
     #[error("{0}")]
     Unavailable(&'static str),
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::Invalid(malformed.0)
+    }
 }

@@ -5,8 +5,6 @@
 
 mod answer;
 mod body;
-mod credentials;
-mod query;
 
 use std::sync::Arc;
 
@@ -25,6 +23,7 @@ use super::Issuer;
 use super::refusal::Refusal;
 use crate::http_server;
 use crate::secret::Secret;
+use crate::token_service::request;
 
 /// How long clients may keep the key set; a new key shows within this time.
 const KEY_SET_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -53,8 +52,8 @@ pub fn router(issuer: Arc<Issuer>) -> Router {
 }
 
 async fn create_token(State(issuer): State<Arc<Issuer>>, uri: Uri, headers: HeaderMap) -> Answer {
-    let query = query::parse(uri.query().unwrap_or_default())?;
-    let Some(credential) = credentials::find(&headers, query.api_key)? else {
+    let query = request::query(uri.query().unwrap_or_default())?;
+    let Some(credential) = request::credential(&headers, query.api_key)? else {
         return Ok(answer::no_credential());
     };
     let created = issuer.create_token(&credential, &query.params)?;
@@ -63,7 +62,7 @@ async fn create_token(State(issuer): State<Arc<Issuer>>, uri: Uri, headers: Head
 
 /// A 401 has no body here: so does the reference.
 async fn get_token_details(State(issuer): State<Arc<Issuer>>, headers: HeaderMap) -> Answer {
-    let Some(presented) = credentials::bearer(&headers) else {
+    let Some(presented) = request::bearer(&headers) else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     match issuer.get_token_details(&presented) {
@@ -95,8 +94,8 @@ async fn key_set(State(issuer): State<Arc<Issuer>>) -> Response {
 
 /// The token that a body names; `None` where the body is of a kind that nobody reads here.
 fn access_token(headers: &HeaderMap, sent: &[u8]) -> Result<Option<Secret>, Refusal> {
-    if !body::is_json(headers) {
+    if !request::is_json(headers) {
         return Ok(None);
     }
-    body::access_token(sent).map(Some)
+    Ok(Some(request::access_token(sent)?))
 }

@@ -60,7 +60,8 @@ pub(super) async fn empty(session: &mut Session, status: StatusCode) -> pingora:
     Ok(())
 }
 
-async fn discard_body(session: &mut Session) {
+/// Throws away what is left of the request, so that it is never read as another one.
+pub(super) async fn discard_body(session: &mut Session) {
     if session.is_body_done() {
         return;
     }

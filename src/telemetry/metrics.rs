@@ -53,6 +53,9 @@ pub struct Metrics {
     token_renewals: IntCounterVec,
     token_remaining: GaugeVec,
     breaker_open: IntGaugeVec,
+    revocations: IntCounterVec,
+    /// Revocations that were accepted and that the token service does not know of yet.
+    pub revocations_pending: IntGauge,
     upstream_errors: IntCounterVec,
     /// Connections from callers that are open.
     pub connections: IntGauge,
@@ -122,6 +125,9 @@ impl Metrics {
                 &["route"],
             )?,
             breaker_open: all.gauges("breaker_open", "1 while a token service fails and only probes are sent to it.", &["service"])?,
+            revocations: all.counters("revocations_total", "Revocations that came to an end, by outcome.", &["outcome"])?,
+            revocations_pending: all
+                .gauge("revocations_pending", "Revocations that were accepted and that the token service does not know of yet.")?,
             upstream_errors: all.counters(
                 "upstream_errors_total",
                 "Requests that an upstream failed, by reason.",
@@ -167,6 +173,11 @@ impl Metrics {
     /// Counts an attempt to renew a token.
     pub fn renewal(&self, outcome: &str) {
         self.token_renewals.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a revocation that came to an end.
+    pub fn revocation(&self, outcome: &str) {
+        self.revocations.with_label_values(&[outcome]).inc();
     }
 
     /// The gauge of one service's breaker.

@@ -219,7 +219,7 @@ fn yaml_itself() {
 #[test]
 fn keys() {
     assert_section("cahe: {}\n", &[(6, 1, "cahe", "unknown key `cahe`", "did you mean `cache`?")]);
-    assert_section("shutdown: { foo: 1s }\n", &[(6, 13, "foo", "unknown key `foo`", "known keys: `delay`, `drain_timeout`")]);
+    assert_section("shutdown: { foo: 1s }\n", &[(6, 13, "foo", "unknown key `foo`", "known keys: `delay`, `drain_timeout`, `revoke`")]);
     assert_section("metrics:\n", &[(6, 1, "metrics", "`metrics` has no value", "write a map with the key `address`, or remove the key")]);
     assert_mistakes(
         "token_services:\n  default: { kind: iap }\nupstreams:\n  app: {}\nroutes: [{ upstream: app }]\n",
@@ -429,13 +429,12 @@ fn upstreams() {
 
 #[test]
 fn routes_and_where_they_go() {
-    let none =
-        "add one such as `routes: [{ upstream: app }]`; without routes, only an embedded token service with an `address` has work to do";
+    let none = "add one such as `routes: [{ upstream: app }]`; without routes, only sinks and an embedded token service with an `address` have work to do";
     assert_mistakes("", &[(1, 1, "", "there are no routes", none)]);
     assert_rest("routes: []\n", &[(5, 1, "routes", "there are no routes", none)]);
     assert_rest(
         "routes: [{ name: a }]\n",
-        &[(5, 10, "{", "the route has nowhere to go", "add `upstream: NAME`, or `respond: { status: 204 }`")],
+        &[(5, 10, "{", "the route has nowhere to go", "add `upstream: NAME`, `token_api: SERVICE`, or `respond: { status: 204 }`")],
     );
     assert_route("respond: { status: 204 }", &[(6, 20, "respond", "the route has both `upstream` and `respond`", "remove one of them")]);
     assert_rest("routes: [{ respond: { status: 99 } }]\n", &[(5, 31, "99", "`99` is out of range", "write a number from 200 to 599")]);
@@ -497,7 +496,7 @@ fn credentials() {
     assert_route("credentials: [apikey]", &[(6, 34, "apikey", "`apikey` is not a value of `credentials[0]`", "did you mean `api_key`?")]);
     assert_route(
         "credentials: [5]",
-        &[(6, 34, "5", "`credentials[0]` must be one of `api_key`, `basic`, `session_token` or a map with the key `api_key`, not `5`", "")],
+        &[(6, 34, "5", "`credentials[0]` must be one of `api_key`, `basic`, `session_token` or a map, not `5`", "")],
     );
     assert_route("credentials: [{ api_key: { heder: X } }]", &[(6, 47, "heder", "unknown key `heder`", "did you mean `header`?")]);
     assert_route("credentials: [{ api_key: {} }]", &[(6, 36, "api_key", "`api_key` is empty", "write one of `header`, `query`")]);

@@ -159,6 +159,7 @@ async fn a_known_sequence_leaves_exactly_these_series() {
         (r#"bearerd_request_duration_seconds_count{route="api"}"#, 9.0),
         (r#"bearerd_request_duration_seconds_count{route="fixed"}"#, 1.0),
         (r#"bearerd_request_duration_seconds_count{route="public"}"#, 1.0),
+        ("bearerd_revocations_pending", 0.0),
         ("bearerd_requests_in_flight", 0.0),
         (r#"bearerd_requests_total{code="200",method="GET",route="api"}"#, 4.0),
         (r#"bearerd_requests_total{code="200",method="GET",route="public"}"#, 1.0),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Report, at_least, section};
+use super::{Report, at_least, lasting, section};
 use crate::config::Config;
 
 /// The least header section that any client fits into, and the most that the HTTP parser takes.
@@ -37,6 +37,7 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
         }
     }
     let shutdown = section("shutdown");
+    lasting(config.shutdown.revoke, &shutdown.key("revoke"), report);
     for (key, duration) in [("delay", config.shutdown.delay), ("drain_timeout", config.shutdown.drain_timeout)] {
         if duration > LONGEST_SHUTDOWN {
             report.mistake(&shutdown.key(key), format!("`{key}` is too long"), "write at most `1h`".to_owned());

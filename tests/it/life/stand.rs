@@ -172,7 +172,8 @@ impl Stand {
             calls: Mutex::default(),
             epoch: clock.now().as_secs(),
         });
-        let capacity = Capacity { tokens, negative: 1000, negative_ttl: 30 * SECOND };
+        let capacity =
+            Capacity { tokens, negative: 1000, negative_ttl: 30 * SECOND, tombstones: 1000, tombstone_ttl: Duration::from_secs(3600) };
         let key = HashKey::random().unwrap();
         let exchange = Arc::new(Exchange::new(key, capacity, clock.clone(), Handle::current(), Arc::clone(&metrics)));
         let service = Arc::new(Service::new("scripted", "iap", "http://localhost", script.clone(), bounds, &metrics));

@@ -1,9 +1,9 @@
 //! Request headers -> the credential for `create_token`, the token for `get_token_details`.
 
-use axum::http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, header};
 
+use super::Malformed;
 use crate::credential::{Credential, Kind};
-use crate::issuer::refusal::Refusal;
 use crate::secret::Secret;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -12,8 +12,8 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// A scheme that nobody here knows is none.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] for several, for an empty one, and for one that is not visible ASCII.
-pub fn find(headers: &HeaderMap, query: Option<Secret>) -> Result<Option<Credential>, Refusal> {
+/// [`Malformed`] for several, for an empty one, and for one that is not visible ASCII.
+pub fn find(headers: &HeaderMap, query: Option<Secret>) -> Result<Option<Credential>, Malformed> {
     let key = single(headers, &X_API_KEY)?.map(|value| Credential { kind: Kind::ApiKey, value });
     let query = query.map(|value| Credential { kind: Kind::ApiKey, value });
     let authorization = single(headers, &header::AUTHORIZATION)?;
@@ -23,7 +23,7 @@ pub fn find(headers: &HeaderMap, query: Option<Secret>) -> Result<Option<Credent
     });
     let first = found.next();
     if found.next().is_some() {
-        return Err(Refusal::Invalid("there are several credentials: send one".to_owned()));
+        return Err(Malformed("there are several credentials: send one".to_owned()));
     }
     Ok(first)
 }
@@ -36,30 +36,28 @@ pub fn bearer(headers: &HeaderMap) -> Option<Secret> {
 }
 
 /// Schemes ignore case (RFC 9110 section 11.1). Text without a scheme is a bare key: the reference's own example sends it.
-fn parse_authorization(text: &str) -> Result<Option<Credential>, Refusal> {
+fn parse_authorization(text: &str) -> Result<Option<Credential>, Malformed> {
     let (scheme, rest) = text.split_once([' ', '\t']).map_or((text, None), |(scheme, rest)| (scheme, Some(rest.trim())));
     let known = [("basic", Kind::Basic), ("bearer", Kind::SessionToken)];
     let kind = known.into_iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name)).map(|(_, kind)| kind);
     match (kind, rest) {
-        (Some(_), None | Some("")) => {
-            Err(Refusal::Invalid(format!("nothing comes after `{}` in Authorization", scheme.to_ascii_lowercase())))
-        }
-        (Some(_), Some(rest)) if rest.contains([' ', '\t']) => Err(Refusal::Invalid("there is a blank in the credential".to_owned())),
+        (Some(_), None | Some("")) => Err(Malformed(format!("nothing comes after `{}` in Authorization", scheme.to_ascii_lowercase()))),
+        (Some(_), Some(rest)) if rest.contains([' ', '\t']) => Err(Malformed("there is a blank in the credential".to_owned())),
         (Some(kind), Some(rest)) => Ok(Some(Credential { kind, value: Secret::from(rest) })),
         (None, None) => Ok(Some(Credential { kind: Kind::ApiKey, value: Secret::from(text) })),
         (None, Some(_)) => Ok(None),
     }
 }
 
-fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Secret>, Refusal> {
+fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Secret>, Malformed> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Refusal::Invalid(format!("the header {name} is there more than once")));
+        return Err(Malformed(format!("the header {name} is there more than once")));
     }
-    let text = value.to_str().map_err(|_| Refusal::Invalid(format!("the header {name} is not visible ASCII")))?.trim();
+    let text = value.to_str().map_err(|_| Malformed(format!("the header {name} is not visible ASCII")))?.trim();
     if text.is_empty() {
-        return Err(Refusal::Invalid(format!("the header {name} is empty")));
+        return Err(Malformed(format!("the header {name} is empty")));
     }
     Ok(Some(Secret::from(text)))
 }
@@ -67,7 +65,7 @@ fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Secret>, Refu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn authorization(text: &str) -> HeaderMap {
@@ -85,7 +83,7 @@ mod tests {
         assert_eq!(found("brd_key"), Some((Kind::ApiKey, "brd_key".to_owned())));
         assert_eq!(found("Digest a=b"), None);
         for empty in ["Basic", "Bearer ", "Bearer a b", ""] {
-            assert!(matches!(find(&authorization(empty), None), Err(Refusal::Invalid(_))), "{empty}");
+            assert!(matches!(find(&authorization(empty), None), Err(Malformed(_))), "{empty}");
         }
     }
 

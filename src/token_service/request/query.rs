@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode;
 
-use crate::issuer::refusal::Refusal;
+use super::Malformed;
 use crate::secret::Secret;
 use crate::token_service::TokenParams;
 
@@ -21,9 +21,9 @@ pub struct Query {
 /// Reads a query. Lists are comma-joined, repeated, or both; a parameter that is empty counts as absent; unknown ones are ignored.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] for text that is not UTF-8 or too long, for a parameter that is there twice and is no list, and for a
+/// [`Malformed`] for text that is not UTF-8 or too long, for a parameter that is there twice and is no list, and for a
 /// `returnSessionToken` that is neither true nor false.
-pub fn parse(query: &str) -> Result<Query, Refusal> {
+pub fn parse(query: &str) -> Result<Query, Malformed> {
     let mut parsed = Query::default();
     let mut session = None;
     let params = &mut parsed.params;
@@ -49,9 +49,9 @@ pub fn parse(query: &str) -> Result<Query, Refusal> {
     Ok(parsed)
 }
 
-fn decode(text: &str) -> Result<String, Refusal> {
+fn decode(text: &str) -> Result<String, Malformed> {
     let text = text.replace('+', " ");
-    let decoded = percent_decode(text.as_bytes()).decode_utf8().map_err(|_| Refusal::Invalid("the query is not UTF-8".to_owned()))?;
+    let decoded = percent_decode(text.as_bytes()).decode_utf8().map_err(|_| Malformed("the query is not UTF-8".to_owned()))?;
     Ok(decoded.into_owned())
 }
 
@@ -59,12 +59,12 @@ fn add(list: &mut Vec<String>, value: &str) {
     list.extend(value.split(',').filter(|item| !item.is_empty()).map(str::to_owned));
 }
 
-fn set<T: From<String>>(name: &str, place: &mut Option<T>, value: String) -> Result<(), Refusal> {
+fn set<T: From<String>>(name: &str, place: &mut Option<T>, value: String) -> Result<(), Malformed> {
     if place.is_some() {
-        return Err(Refusal::Invalid(format!("`{name}` is there more than once")));
+        return Err(Malformed(format!("`{name}` is there more than once")));
     }
     if value.len() > MAX_TEXT {
-        return Err(Refusal::Invalid(format!("`{name}` is longer than {MAX_TEXT} bytes")));
+        return Err(Malformed(format!("`{name}` is longer than {MAX_TEXT} bytes")));
     }
     if !value.is_empty() {
         *place = Some(T::from(value));
@@ -73,11 +73,11 @@ fn set<T: From<String>>(name: &str, place: &mut Option<T>, value: String) -> Res
 }
 
 /// Python's SDK writes `True`, others `true`.
-fn boolean(text: &str) -> Result<bool, Refusal> {
+fn boolean(text: &str) -> Result<bool, Malformed> {
     match text {
         "True" | "true" => Ok(true),
         "False" | "false" => Ok(false),
-        _ => Err(Refusal::Invalid("`returnSessionToken` must be true or false".to_owned())),
+        _ => Err(Malformed("`returnSessionToken` must be true or false".to_owned())),
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_refused() {
         for query in ["returnSessionToken=yes", "data=%ff", &format!("data={}", "x".repeat(1025))] {
-            assert!(matches!(parse(query), Err(Refusal::Invalid(_))), "{query:.40}");
+            assert!(matches!(parse(query), Err(Malformed(_))), "{query:.40}");
         }
     }
 
