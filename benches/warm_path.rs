@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bearerd::clock::Clock;
 use bearerd::credential::{self, Credential, Source};
-use bearerd::exchange::{Bounds, Capacity, Details, Exchange, Keep, Lookup, Service, Terms};
+use bearerd::exchange::{Bounds, Capacity, Details, Exchange, HashKeys, Keep, Lookup, Service, Terms};
 use bearerd::proxy::inject::{self, Caller, Facts, Managed, RouteHeaders};
 use bearerd::secret::{HashKey, Secret};
 use bearerd::telemetry::metrics::Metrics;
@@ -73,8 +73,13 @@ fn warm_path(criterion: &mut Criterion) {
         tombstones: 1000,
         tombstone_ttl: Duration::from_secs(3600),
     };
-    let exchange =
-        Arc::new(Exchange::new(HashKey::random().unwrap(), capacity, Clock::system(), runtime.handle().clone(), Arc::clone(&metrics)));
+    let exchange = Arc::new(Exchange::new(
+        HashKeys { current: HashKey::random().unwrap(), former: Vec::new() },
+        capacity,
+        Clock::system(),
+        runtime.handle().clone(),
+        Arc::clone(&metrics),
+    ));
     let bounds = Bounds {
         concurrency: 1,
         rate: 1_000_000,

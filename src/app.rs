@@ -23,6 +23,7 @@ use tokio::time;
 use crate::admin::{self, Readiness, Shown};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::exchange::ledger::{KeyError, OpenError};
 use crate::exchange::{Exchange, Sink};
 use crate::http_server;
 use crate::issuer::{self, Issuer};
@@ -66,6 +67,17 @@ pub enum Error {
         /// Why.
         cause: issuer::Error,
     },
+    /// The ledger cannot be used.
+    #[error("the ledger {}: {cause}", path.display())]
+    Ledger {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        cause: OpenError,
+    },
+    /// The ledger's keys cannot be used.
+    #[error(transparent)]
+    LedgerKey(#[from] KeyError),
     /// A mounted key cannot be used.
     #[error(transparent)]
     Mounted(#[from] mounted::Error),
@@ -96,7 +108,14 @@ impl Error {
     pub const fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Client { .. } | Self::Issuer { .. } | Self::Mounted(_) | Self::Upstream(_) | Self::Unchecked(_) | Self::AdminToken { .. }
+            Self::Ledger { cause: OpenError::WrongKey, .. }
+                | Self::LedgerKey(_)
+                | Self::Client { .. }
+                | Self::Issuer { .. }
+                | Self::Mounted(_)
+                | Self::Upstream(_)
+                | Self::Unchecked(_)
+                | Self::AdminToken { .. }
         )
     }
 }
@@ -225,9 +244,16 @@ impl App {
     ) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new()?);
         let issuers = open_issuers(config, clock)?;
-        let exchange = assemble::exchange(&config.cache, clock.clone(), background.handle().clone(), &metrics)?;
+        let (left, hash_keys) = match assemble::ledger(&config.cache, clock, &metrics)? {
+            Some((ledger, contents, hash_keys)) => (Some((ledger, contents)), hash_keys),
+            None => (None, assemble::passing_keys()?),
+        };
+        let exchange = assemble::exchange(&config.cache, hash_keys, clock.clone(), background.handle().clone(), &metrics);
         let services = assemble::services(config, &issuers, clock, &metrics)?;
         services.values().for_each(|service| exchange.attend(service));
+        if let Some((ledger, contents)) = left {
+            exchange.go_on(ledger, contents, &services);
+        }
         background.spawn(clock.clone().keep_in_step());
         let upstreams = assemble::upstreams(config)?;
         for upstream in upstreams.values() {
@@ -278,6 +304,7 @@ impl App {
             () = self.drain() => tracing::info!("drained"),
         }
         self.sinks.iter().for_each(|sink| sink.remove());
+        self.exchange.close();
     }
 
     async fn drain(&mut self) {

@@ -9,11 +9,13 @@ mod entry;
 mod gate;
 mod grant;
 mod issued;
+pub mod ledger;
 mod mint;
 mod negative;
 mod on_behalf;
 mod own_key;
 mod renew;
+mod restart;
 mod revalidate;
 mod revoke;
 mod service;
@@ -33,7 +35,7 @@ use tokio::time;
 use crate::clock::Clock;
 use crate::credential::Presented;
 use crate::refusal::{Reason, Refusal};
-use crate::secret::{HashKey, KeyedHash};
+use crate::secret::KeyedHash;
 use crate::telemetry::metrics::{Counted, Metrics};
 use crate::token::Token;
 
@@ -43,12 +45,13 @@ use issued::Issued;
 use mint::{Mint, Occasion};
 use negative::Negative;
 use on_behalf::OnBehalf;
+use restart::Records;
 use session::Sessions;
 use single_flight::Flights;
 use timetable::{Plan, Timetable};
 use tombstones::Tombstones;
 
-pub use grant::{Details, Grant, Keep, Terms};
+pub use grant::{Details, Grant, HashKeys, Keep, Terms};
 pub use own_key::OwnKey;
 pub use revoke::Refused;
 pub use service::{Bounds, Service};
@@ -214,10 +217,11 @@ const REJECTION_PAUSE: Duration = Duration::from_secs(10);
 
 /// All tokens of this process.
 pub struct Exchange {
-    hash_key: HashKey,
+    hash_keys: HashKeys,
     cache: Cache,
     negative: Negative,
     flights: Flights,
+    records: Arc<Records>,
     sessions: Sessions,
     issued: Issued,
     on_behalf: OnBehalf,
@@ -229,9 +233,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// An empty exchange, whose mints run on `runtime`.
-    pub fn new(hash_key: HashKey, capacity: Capacity, clock: Clock, runtime: Handle, metrics: Arc<Metrics>) -> Self {
+    pub fn new(hash_keys: HashKeys, capacity: Capacity, clock: Clock, runtime: Handle, metrics: Arc<Metrics>) -> Self {
+        let records = Arc::new(Records::new());
+        let hash_key = &hash_keys.current;
         Self {
-            cache: Cache::new(capacity.tokens, Arc::clone(&metrics)),
+            cache: Cache::new(capacity.tokens, Arc::clone(&records), Arc::clone(&metrics)),
+            records,
             negative: Negative::new(capacity.negative, capacity.negative_ttl),
             flights: Flights::default(),
             sessions: Sessions::new(hash_key.clone()),
@@ -239,7 +246,7 @@ impl Exchange {
             issued: Issued::new(usize::try_from(capacity.tokens).unwrap_or(usize::MAX).saturating_mul(2)),
             on_behalf: OnBehalf::new(capacity.tokens),
             tombstones: Tombstones::new(hash_key.clone(), capacity.tombstones, capacity.tombstone_ttl),
-            hash_key,
+            hash_keys,
             clock,
             runtime,
             metrics,
@@ -255,7 +262,7 @@ impl Exchange {
 
     /// What a route asks for, prepared once.
     pub fn grant(&self, route: &str, service: &Arc<Service>, terms: Terms) -> Grant {
-        Grant::new(&self.hash_key, route, service, terms)
+        Grant::new(&self.hash_keys, route, service, terms)
     }
 
     /// Looks for a token that is valid at `at` without waiting for anything.
@@ -305,6 +312,8 @@ impl Exchange {
                 landing.land(Ok(granted));
             } else if let Some(error) = self.negative.get(&key, now.wall) {
                 landing.land(Err(error));
+            } else if let Some(granted) = self.revive(grant, credential, key) {
+                landing.land(Ok(granted));
             } else {
                 self.runtime.spawn(Mint::first(self, grant, credential.to_owned(), key).run(landing));
             }

@@ -118,6 +118,16 @@ impl FieldHasher {
 pub struct KeyedHash([u8; 32]);
 
 impl KeyedHash {
+    /// All of it, as a ledger names entries.
+    pub const fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    /// From what [`KeyedHash::to_bytes`] gave.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Eight hexadecimal digits: tells entries apart in a log line, gives nothing away.
     pub fn short(&self) -> String {
         self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()

@@ -48,9 +48,24 @@ pub struct Lifetimes {
 pub struct Token {
     /// `Bearer ` and the token; marked sensitive, so that no `Debug` shows it.
     header: HeaderValue,
-    minted: Reading,
+    /// When it was minted.
+    minted: Timestamp,
+    /// What it had to live then.
+    lifetime: Duration,
     expires: Timestamp,
-    not_before: Option<Timestamp>,
+    /// When it dies, in [`Reading::uptime`].
+    dies: Duration,
+    not_before: Option<NotBefore>,
+}
+
+/// When a token may be used first.
+#[derive(Clone, Copy, Debug)]
+struct NotBefore {
+    wall: Timestamp,
+    /// How long that was after it came.
+    delay: Duration,
+    /// When it came, in [`Reading::uptime`].
+    came: Duration,
 }
 
 impl Token {
@@ -74,7 +89,20 @@ impl Token {
         if times.nbf.is_some_and(|nbf| nbf >= expires) {
             return Err(Error::NeverValid);
         }
-        Ok(Self { header, minted: now, expires, not_before: times.nbf })
+        let lifetime = expires.since(now.wall);
+        let not_before = times.nbf.map(|wall| NotBefore { wall, delay: wall.since(now.wall), came: now.uptime });
+        Ok(Self { header, minted: now.wall, lifetime, expires, dies: now.uptime.saturating_add(lifetime), not_before })
+    }
+
+    /// Takes a token that an earlier process minted at `minted` and that ends at `expires` at the latest. It lives on as if it had been here all the
+    /// time.
+    ///
+    /// # Errors
+    /// As [`Token::parse`].
+    pub fn restore(text: &Secret, minted: Timestamp, expires: Timestamp, now: Reading) -> Result<Self, Error> {
+        let left = expires.since(now.wall);
+        let token = Self::parse(text, now, Lifetimes { session: left, max_age: Some(left) })?;
+        Ok(Self { minted, lifetime: token.expires.since(minted), ..token })
     }
 
     /// The value of `Authorization` towards the upstream.
@@ -100,11 +128,11 @@ impl Token {
     /// Whether it can never be used again: its `exp` has come, or as much time has passed since the mint as it had to live then. The latter holds
     /// when the wall clock was stepped back meanwhile.
     pub fn is_dead(&self, now: Reading) -> bool {
-        now.wall >= self.expires || now.uptime >= self.dies()
+        now.wall >= self.expires || now.uptime >= self.dies
     }
 
     /// When it was minted.
-    pub const fn minted(&self) -> Reading {
+    pub const fn minted(&self) -> Timestamp {
         self.minted
     }
 
@@ -114,13 +142,13 @@ impl Token {
     }
 
     /// When it dies, in [`Reading::uptime`].
-    pub fn dies(&self) -> Duration {
-        self.minted.uptime.saturating_add(self.lifetime())
+    pub const fn dies(&self) -> Duration {
+        self.dies
     }
 
     /// What it had to live when it was minted.
-    pub fn lifetime(&self) -> Duration {
-        self.expires.since(self.minted.wall)
+    pub const fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     /// When it should be renewed, in [`Reading::uptime`]: ahead of its end by min(L/2, max(60 s, L/5)) x `jitter`, which is from 0.8 to 1.
@@ -133,9 +161,9 @@ impl Token {
     /// How long it is from `now` until it may be used; zero if it may be used already. Once it could be, a wall clock that is stepped back takes
     /// nothing from it.
     pub fn until_valid(&self, now: Reading, skew: Duration) -> Duration {
-        let Some(nbf) = self.not_before.map(|nbf| nbf.minus(skew)) else { return Duration::ZERO };
-        let begins = self.minted.uptime.saturating_add(nbf.since(self.minted.wall));
-        nbf.since(now.wall).min(begins.saturating_sub(now.uptime))
+        let Some(NotBefore { wall, delay, came }) = self.not_before else { return Duration::ZERO };
+        let begins = came.saturating_add(delay.saturating_sub(skew));
+        wall.minus(skew).since(now.wall).min(begins.saturating_sub(now.uptime))
     }
 }
 
@@ -220,6 +248,18 @@ mod tests {
         assert_eq!(token.lifetime(), HOUR);
         assert_eq!(token.authorization(), "Bearer pst_abc");
         assert_eq!(token.value().expose(), "pst_abc");
+    }
+
+    #[test]
+    fn a_token_of_an_earlier_process_lives_on_as_it_would_have() {
+        let text = jwt(r#"{"exp":1700003600,"nbf":1700000000}"#);
+        let started = Reading { wall: Timestamp::from_secs(1_700_003_000), uptime: Duration::from_secs(1) };
+        let token = Token::restore(&text, NOW.wall, Timestamp::from_secs(1_700_003_600), started).unwrap();
+        assert_eq!((token.lifetime(), token.dies()), (HOUR, Duration::from_secs(601)));
+        assert_eq!(token.renewal_due(1.0), Duration::ZERO, "its time to be renewed has come");
+        assert!(token.is_valid(started, Duration::ZERO));
+        let opaque = Token::restore(&Secret::from("pst_1"), NOW.wall, Timestamp::from_secs(1_700_003_100), started).unwrap();
+        assert_eq!(opaque.dies(), Duration::from_secs(101), "what shows no end ends when it was to");
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::config::route::{
 };
 use crate::config::{self, Config};
 use crate::credential::Source;
-use crate::exchange::{Bounds, Capacity, Details as Checks, Exchange, Grant, Keep, OwnKey, Service, Sink, Terms};
+use crate::exchange::ledger::{Contents, Keys, Ledger};
+use crate::exchange::{Bounds, Capacity, Details as Checks, Exchange, Grant, HashKeys, Keep, OwnKey, Service, Sink, Terms};
 use crate::issuer::Issuer;
 use crate::mounted::MountedKey;
 use crate::proxy::inject::{Managed, RouteHeaders};
@@ -39,8 +40,24 @@ const API_KEY_HEADER: &str = "x-api-key";
 /// The name of requests that no route takes, in metrics.
 const UNROUTED: &str = "";
 
-pub(super) fn exchange(cache: &config::Cache, clock: Clock, runtime: Handle, metrics: &Arc<Metrics>) -> Result<Arc<Exchange>, Error> {
-    let key = HashKey::random().map_err(|_| Error::Randomness)?;
+/// The ledger, where one is configured.
+pub(super) fn ledger(cache: &config::Cache, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Option<(Ledger, Contents, HashKeys)>, Error> {
+    let Some(config::cache::Ledger { path, key_files }) = &cache.ledger else { return Ok(None) };
+    let keys = Keys::read(key_files)?;
+    let mut index = keys.index().iter().cloned();
+    let current = index.next().ok_or_else(|| unchecked("`cache.ledger.key_files` is empty"))?;
+    let hash_keys = HashKeys { current, former: index.collect() };
+    let (ledger, contents) =
+        Ledger::open(path, keys, clock.now(), Arc::clone(metrics)).map_err(|cause| Error::Ledger { path: path.clone(), cause })?;
+    Ok(Some((ledger, contents, hash_keys)))
+}
+
+/// Keys that name what nobody keeps.
+pub(super) fn passing_keys() -> Result<HashKeys, Error> {
+    Ok(HashKeys { current: HashKey::random().map_err(|_| Error::Randomness)?, former: Vec::new() })
+}
+
+pub(super) fn exchange(cache: &config::Cache, keys: HashKeys, clock: Clock, runtime: Handle, metrics: &Arc<Metrics>) -> Arc<Exchange> {
     let capacity = Capacity {
         tokens: cache.max_tokens,
         negative: cache.negative.max_entries,
@@ -48,7 +65,7 @@ pub(super) fn exchange(cache: &config::Cache, clock: Clock, runtime: Handle, met
         tombstones: cache.tombstones.max_entries,
         tombstone_ttl: cache.tombstones.ttl,
     };
-    Ok(Arc::new(Exchange::new(key, capacity, clock, runtime, Arc::clone(metrics))))
+    Arc::new(Exchange::new(keys, capacity, clock, runtime, Arc::clone(metrics)))
 }
 
 pub(super) fn services(

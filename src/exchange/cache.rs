@@ -11,6 +11,7 @@ use quick_cache::{Lifecycle, UnitWeighter};
 
 use super::entry::Entry;
 use super::grant::Keep;
+use super::restart::Records;
 use super::timetable::Plan;
 use crate::secret::{BuildAlreadyHashed, KeyedHash};
 use crate::telemetry::metrics::Metrics;
@@ -31,8 +32,8 @@ pub(super) enum Cause {
 const WORTH_SHARDS: u64 = 8192;
 
 impl Cache {
-    pub(super) fn new(max_tokens: u64, metrics: Arc<Metrics>) -> Self {
-        let departures = Departures { metrics };
+    pub(super) fn new(max_tokens: u64, records: Arc<Records>, metrics: Arc<Metrics>) -> Self {
+        let departures = Departures { records, metrics };
         // What is expected in it decides how many shards there are. A shard has only its part of the whole, so in a small cache chance would fill one
         // long before the others: it gets one shard.
         let expected = if max_tokens < WORTH_SHARDS { 1 } else { usize::try_from(max_tokens).unwrap_or(usize::MAX) };
@@ -56,7 +57,7 @@ impl Cache {
                 Cause::Expired => "expired",
                 Cause::Invalidated => "invalidated",
             });
-            depart(entry);
+            self.departures.depart(entry);
         }
         removed
     }
@@ -71,16 +72,20 @@ impl Cache {
     }
 }
 
-/// Nothing is planned for an entry that is gone.
-fn depart(entry: &Arc<Entry>) {
-    entry.agenda().gone = true;
-    entry.grant.service.plan(Plan::Forget(Arc::clone(entry)));
-}
-
 /// Hears of entries that had to go for others.
 #[derive(Clone)]
 struct Departures {
+    records: Arc<Records>,
     metrics: Arc<Metrics>,
+}
+
+impl Departures {
+    /// Nothing is planned for an entry that is gone, and no restart brings it back.
+    fn depart(&self, entry: &Arc<Entry>) {
+        entry.agenda().gone = true;
+        self.records.forget(entry.key);
+        entry.grant.service.plan(Plan::Forget(Arc::clone(entry)));
+    }
 }
 
 impl Lifecycle<KeyedHash, Arc<Entry>> for Departures {
@@ -93,6 +98,6 @@ impl Lifecycle<KeyedHash, Arc<Entry>> for Departures {
 
     fn on_evict(&self, (): &mut (), _: KeyedHash, entry: Arc<Entry>) {
         self.metrics.eviction("size");
-        depart(&entry);
+        self.depart(&entry);
     }
 }

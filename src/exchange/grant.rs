@@ -60,12 +60,15 @@ pub struct Grant {
     pub(super) keep: Keep,
     /// The hash of all that is the same for every caller of the route.
     prefix: FieldHasher,
+    /// The same under keys that a ledger was written with before.
+    former: Vec<FieldHasher>,
     published: watch::Sender<u64>,
 }
 
 impl Grant {
-    pub(super) fn new(hash_key: &HashKey, route: &str, service: &Arc<Service>, terms: Terms) -> Self {
-        let prefix = common_fields(hash_key, service, &terms);
+    pub(super) fn new(hash_keys: &HashKeys, route: &str, service: &Arc<Service>, terms: Terms) -> Self {
+        let prefix = common_fields(&hash_keys.current, service, &terms);
+        let former = hash_keys.former.iter().map(|key| common_fields(key, service, &terms)).collect();
         let Terms { params, details, lifetimes, session_refresh, keep } = terms;
         Self {
             route: route.to_owned(),
@@ -76,6 +79,7 @@ impl Grant {
             session_refresh,
             keep,
             prefix,
+            former,
             published: watch::Sender::new(0),
         }
     }
@@ -86,9 +90,12 @@ impl Grant {
     }
 
     pub(super) fn key(&self, credential: &Presented<'_>) -> KeyedHash {
-        let mut hasher = self.prefix.clone();
-        hasher.field(credential.kind.as_str().as_bytes()).field(credential.value.as_bytes());
-        hasher.finish()
+        finish(&self.prefix, credential)
+    }
+
+    /// What the entry was called under former keys.
+    pub(super) fn former_keys(&self, credential: &Presented<'_>) -> impl Iterator<Item = KeyedHash> {
+        self.former.iter().map(|prefix| finish(prefix, credential))
     }
 
     /// Changes whenever a fresh token for this grant is at hand.
@@ -101,6 +108,20 @@ impl Grant {
             self.published.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
+}
+
+/// The keys under which entries are named.
+pub struct HashKeys {
+    /// Names what comes from now on.
+    pub current: HashKey,
+    /// Named what a ledger holds from before.
+    pub former: Vec<HashKey>,
+}
+
+fn finish(prefix: &FieldHasher, credential: &Presented<'_>) -> KeyedHash {
+    let mut hasher = prefix.clone();
+    hasher.field(credential.kind.as_str().as_bytes()).field(credential.value.as_bytes());
+    hasher.finish()
 }
 
 /// Everything but the credential, in order: a change in any of it is another token (rule 1 of the design). The checks and lifetimes are of it: a token

@@ -8,10 +8,8 @@ use tokio::time;
 use super::budget::{Priority, Turn};
 use super::entry::Entry;
 use super::grant::{Details, Grant};
-use super::issued::Origin;
 use super::service::Failure;
 use super::single_flight::Landing;
-use super::timetable::Plan;
 use super::{Error, Exchange, Granted, HOLD_OFF, REJECTED_TTL, RETRY, unavailable};
 use crate::credential::Credential;
 use crate::secret::{KeyedHash, Secret};
@@ -96,30 +94,25 @@ impl Mint {
     }
 
     fn publish(&self, fresh: Fresh) -> Granted {
-        let Exchange { cache, clock, sessions, .. } = &*self.exchange;
+        let Exchange { cache, clock, .. } = &*self.exchange;
         let now = clock.reading();
         let held = self.predecessor.clone().filter(|entry| !entry.agenda().gone).or_else(|| cache.get(&self.key));
         let entry = match held {
             Some(entry) => {
                 entry.replace(fresh.token, fresh.checked, now);
                 self.exchange.metrics.eviction("replaced");
+                self.exchange.note_token(&entry, &entry.token(), now.wall);
                 entry
             }
             None => {
                 let (grant, credential) = (Arc::clone(&self.grant), self.credential.clone());
                 let entry = Arc::new(Entry::new(self.key, grant, credential, fresh.token, fresh.checked, now));
-                cache.insert(Arc::clone(&entry));
-                sessions.join(&self.grant, &entry);
-                self.grant.published();
+                self.exchange.take_in(&entry, now.wall);
                 entry
             }
         };
-        let token = entry.token();
-        let name = self.exchange.tombstones.name(&token.value());
-        self.exchange.issued.add(name, Origin { entry: self.key, expires: token.expires() }, now.wall);
         tracing::debug!(entry = %self.key.short(), service = self.grant.service(), occasion = self.occasion.as_str(), "token minted");
-        self.grant.service.plan(Plan::Watch(Arc::clone(&entry)));
-        Granted { token, entry }
+        Granted { token: entry.token(), entry }
     }
 
     /// A definite no is remembered, an outage never (rule 4 of the design).

@@ -72,7 +72,7 @@ impl Exchange {
             Lookup::Refused(error) => Err(error),
             Lookup::Miss(key) => {
                 let granted = self.mint(grant, &presented, key).await.1?;
-                let mut hasher = self.hash_key.hasher();
+                let mut hasher = self.hash_keys.current.hasher();
                 hasher
                     .field(grant.service().as_bytes())
                     .field(credential.kind.as_str().as_bytes())

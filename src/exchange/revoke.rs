@@ -27,11 +27,12 @@ const FULL_RETRY: Duration = Duration::from_secs(60);
 
 /// A revocation that was accepted and is to be carried out.
 pub(super) struct Revocation {
-    name: KeyedHash,
+    /// The token's name, now or in the ledger.
+    pub(super) name: KeyedHash,
     pub(super) service: Arc<Service>,
-    token: Secret,
+    pub(super) token: Secret,
     /// When the token ends by itself.
-    until: Timestamp,
+    pub(super) until: Timestamp,
     failures: AtomicU32,
 }
 
@@ -78,14 +79,18 @@ impl Exchange {
     async fn accept(self: &Arc<Self>, service: &Arc<Service>, token: &Secret, name: KeyedHash, origin: Origin) -> Result<(), Error> {
         let full = |_| unavailable("there is no room for another revocation: see `cache.tombstones`".to_owned(), FULL_RETRY);
         self.tombstones.set(name, Some(origin.expires), self.clock.now()).map_err(full)?;
+        let revocation = Revocation::new(name, service, token.clone(), origin.expires);
+        // On disk before it is accepted (rule 9 of the design).
+        if self.records.promise(&revocation, origin.entry).await.is_err() {
+            self.tombstones.unset(&name);
+            return Err(unavailable("the ledger cannot be written".to_owned(), FULL_RETRY));
+        }
         self.drop_token(&name, token);
-        let revocation =
-            Revocation { name, service: Arc::clone(service), token: token.clone(), until: origin.expires, failures: AtomicU32::new(0) };
         self.enqueue(revocation);
         Ok(())
     }
 
-    fn enqueue(&self, revocation: Revocation) {
+    pub(super) fn enqueue(&self, revocation: Revocation) {
         self.metrics.revocations_pending.inc();
         let service = Arc::clone(&revocation.service);
         service.plan(Plan::Revoke(Arc::new(revocation)));
@@ -115,6 +120,10 @@ impl Exchange {
 }
 
 impl Revocation {
+    pub(super) fn new(name: KeyedHash, service: &Arc<Service>, token: Secret, until: Timestamp) -> Self {
+        Self { name, service: Arc::clone(service), token, until, failures: AtomicU32::new(0) }
+    }
+
     /// Tells the token service once. What failed without a verdict is tried again until the token has ended by itself.
     pub(super) async fn carry_out(self: &Arc<Self>, exchange: &Exchange) {
         if self.until <= exchange.clock.now() {
@@ -140,6 +149,7 @@ impl Revocation {
     }
 
     fn end(&self, exchange: &Exchange, outcome: &str) {
+        exchange.records.done(self.name);
         exchange.metrics.revocations_pending.dec();
         exchange.metrics.revocation(outcome);
         tracing::info!(token = %self.name.short(), service = self.service.name(), outcome, "revocation carried out");

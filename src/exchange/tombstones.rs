@@ -47,6 +47,11 @@ impl Tombstones {
         Ok(())
     }
 
+    /// Takes it back: the revocation could not be accepted.
+    pub(super) fn unset(&self, name: &KeyedHash) {
+        self.lock().remove(name);
+    }
+
     pub(super) fn has(&self, name: &KeyedHash, now: Timestamp) -> bool {
         self.lock().get(name).is_some_and(|until| *until > now)
     }
@@ -73,5 +78,7 @@ mod tests {
         assert!(tombstones.has(&name("b"), at(108)) && !tombstones.has(&name("b"), at(109)));
         tombstones.set(name("c"), Some(at(1000)), at(10)).unwrap();
         assert!(!tombstones.has(&name("c"), at(110)), "no longer than configured");
+        tombstones.unset(&name("c"));
+        assert!(!tombstones.has(&name("c"), at(11)));
     }
 }

@@ -54,6 +54,7 @@ pub struct Metrics {
     token_remaining: GaugeVec,
     breaker_open: IntGaugeVec,
     revocations: IntCounterVec,
+    ledger_errors: IntCounterVec,
     /// Revocations that were accepted and that the token service does not know of yet.
     pub revocations_pending: IntGauge,
     upstream_errors: IntCounterVec,
@@ -125,6 +126,11 @@ impl Metrics {
                 &["route"],
             )?,
             breaker_open: all.gauges("breaker_open", "1 while a token service fails and only probes are sent to it.", &["service"])?,
+            ledger_errors: all.counters(
+                "ledger_errors_total",
+                "Faults of the ledger by kind; lost: it could not be read, and pending revocations may be gone.",
+                &["kind"],
+            )?,
             revocations: all.counters("revocations_total", "Revocations that came to an end, by outcome.", &["outcome"])?,
             revocations_pending: all
                 .gauge("revocations_pending", "Revocations that were accepted and that the token service does not know of yet.")?,
@@ -173,6 +179,11 @@ impl Metrics {
     /// Counts an attempt to renew a token.
     pub fn renewal(&self, outcome: &str) {
         self.token_renewals.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a fault of the ledger.
+    pub fn ledger_error(&self, kind: &str) {
+        self.ledger_errors.with_label_values(&[kind]).inc();
     }
 
     /// Counts a revocation that came to an end.

@@ -16,6 +16,7 @@ mod limits;
 mod observe;
 mod own_keys;
 mod proxy;
+mod restart;
 mod secrets;
 mod support;
 mod token_api;

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bearerd::clock::Clock;
 use bearerd::credential::{Credential, Kind, Presented};
-use bearerd::exchange::{Bounds, Capacity, Details, Error, Exchange, Grant, Granted, Keep, Lookup, Service, Terms};
+use bearerd::exchange::{Bounds, Capacity, Details, Error, Exchange, Grant, Granted, HashKeys, Keep, Lookup, Service, Terms};
 use bearerd::secret::{HashKey, Secret};
 use bearerd::telemetry::metrics::Metrics;
 use bearerd::token::Lifetimes;
@@ -174,7 +174,7 @@ impl Stand {
         });
         let capacity =
             Capacity { tokens, negative: 1000, negative_ttl: 30 * SECOND, tombstones: 1000, tombstone_ttl: Duration::from_secs(3600) };
-        let key = HashKey::random().unwrap();
+        let key = HashKeys { current: HashKey::random().unwrap(), former: Vec::new() };
         let exchange = Arc::new(Exchange::new(key, capacity, clock.clone(), Handle::current(), Arc::clone(&metrics)));
         let service = Arc::new(Service::new("scripted", "iap", "http://localhost", script.clone(), bounds, &metrics));
         exchange.attend(&service);
