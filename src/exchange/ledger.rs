@@ -162,13 +162,14 @@ impl Ledger {
 
     /// Never waits for the disk.
     fn send(&self, order: Order) -> Result<(), Unwritten> {
-        match self.orders.as_ref().map(|orders| orders.try_send(order)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_))) => {
+        let orders = self.orders.as_ref().ok_or(Unwritten)?;
+        match orders.try_send(order) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => {
                 self.metrics.ledger_error("behind");
                 Err(Unwritten)
             }
-            Some(Err(TrySendError::Disconnected(_))) | None => Err(Unwritten),
+            Err(TrySendError::Disconnected(_)) => Err(Unwritten),
         }
     }
 }

@@ -162,7 +162,7 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
         std::fs::write(&file, [7; 31]).unwrap();
-        assert!(matches!(Keys::read(&[file.clone()]), Err(Error::TooShort { .. })));
+        assert!(matches!(Keys::read(std::slice::from_ref(&file)), Err(Error::TooShort { .. })));
         std::fs::write(&file, [7; 32]).unwrap();
         assert!(Keys::read(&[file]).is_ok());
         assert!(matches!(Keys::read(&[folder.path().join("none")]), Err(Error::Unreadable { .. })));
