@@ -1,5 +1,7 @@
 //! The listeners for machines and operators: metrics and probes.
 
+mod tokens;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,11 +80,12 @@ pub fn metrics_listener(shown: Shown) -> Router {
         .with_state(shown)
 }
 
-/// The admin listener: the same paths, for those who bring the token where one is set. Without one it is bound to loopback, and a page that a browser
+/// The admin listener: the same paths and those that change state, for those who bring the token where one is set. Without one it is bound to loopback, and a page that a browser
 /// was lured to (DNS rebinding) is told apart by its `Host`.
 pub fn admin_listener(shown: Shown, token: Option<Secret>) -> Router {
     let guard = Arc::new(Guard { token });
-    metrics_listener(shown).layer(middleware::from_fn_with_state(guard, admit))
+    let tokens = tokens::router(Arc::clone(&shown.exchange));
+    metrics_listener(shown).merge(tokens).layer(middleware::from_fn_with_state(guard, admit))
 }
 
 struct Guard {

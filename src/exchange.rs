@@ -8,6 +8,7 @@ mod cache;
 mod entry;
 mod gate;
 mod grant;
+mod inventory;
 mod issued;
 pub mod ledger;
 mod mint;
@@ -52,6 +53,7 @@ use timetable::{Plan, Timetable};
 use tombstones::Tombstones;
 
 pub use grant::{Details, Grant, HashKeys, Keep, Terms};
+pub use inventory::{Purged, Shown, Which};
 pub use own_key::OwnKey;
 pub use revoke::Refused;
 pub use service::{Bounds, Service};

@@ -16,6 +16,7 @@ mod limits;
 mod observe;
 mod own_keys;
 mod proxy;
+mod purge;
 mod restart;
 mod secrets;
 mod support;
