@@ -34,9 +34,9 @@ use tokio::runtime::Handle;
 use tokio::time;
 
 use crate::clock::Clock;
-use crate::credential::Presented;
+use crate::credential::{Kind, Presented};
 use crate::refusal::{Reason, Refusal};
-use crate::secret::KeyedHash;
+use crate::secret::{KeyedHash, Secret};
 use crate::telemetry::metrics::{Counted, Metrics};
 use crate::token::Token;
 
@@ -314,6 +314,8 @@ impl Exchange {
                 landing.land(Ok(granted));
             } else if let Some(error) = self.negative.get(&key, now.wall) {
                 landing.land(Err(error));
+            } else if credential.kind == Kind::SessionToken && self.is_revoked(&Secret::from(&*credential.value)) {
+                landing.land(Err(Error::Denied));
             } else if let Some(granted) = self.revive(grant, credential, key) {
                 landing.land(Ok(granted));
             } else {

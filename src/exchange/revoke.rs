@@ -57,7 +57,8 @@ impl Exchange {
         let name = self.tombstones.name(token);
         let now = self.clock.now();
         if self.tombstones.has(&name, now) {
-            return Err(Refused::Relayed(token_service::Error::Denied));
+            // It is dead: that is what the caller wants (RFC 7009 section 2.2).
+            return Ok(());
         }
         match self.issued.origin(&name).filter(|origin| origin.expires > now) {
             Some(origin) => self.accept(service, token, name, origin).await.map_err(Refused::Unavailable),
@@ -86,6 +87,7 @@ impl Exchange {
             return Err(unavailable("the ledger cannot be written".to_owned(), FULL_RETRY));
         }
         self.drop_token(&name, token);
+        self.end_session(service, token);
         self.enqueue(revocation);
         Ok(())
     }
@@ -101,11 +103,16 @@ impl Exchange {
         service.revoke_token(token).await.map_err(on_behalf::refused)?;
         // Dead at the service already: where there is no room for it here, checks still find out.
         let _ = self.tombstones.set(name, None, self.clock.now());
+        self.end_session(service, token);
+        self.metrics.revocation("ok");
+        Ok(())
+    }
+
+    /// What was minted from a session ends with it.
+    fn end_session(&self, service: &Service, token: &Secret) {
         for entry in self.sessions.ended(service, token) {
             self.drop_entry(&entry);
         }
-        self.metrics.revocation("ok");
-        Ok(())
     }
 
     /// Whether bearerd minted this token and it has not expired.

@@ -106,3 +106,21 @@ fn a_call_through_the_proxy_with_an_api_key() {
     let output = Command::new(python).arg(script).args([&host, &key]).output().unwrap();
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn the_sdk_points_its_host_at_a_token_api_route() {
+    let python = python();
+    let (directory, proxy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = new_key(&directory.path().join("keys.yaml"), &["--name", "alice", "--scopes", "GDS.READ,GDS.WRITE"]);
+    let service = TokenService::start(directory.path());
+    let configuration = format!(
+        "listeners: [{{ address: 127.0.0.1:0 }}]\nadmin: {{ address: 127.0.0.1:0 }}\nmetrics: {{ address: 127.0.0.1:0 }}\n\
+         token_services: {{ default: {{ kind: iap, url: '{}' }} }}\nroutes: [{{ token_api: default }}]\nlogging: {{ format: json }}\n",
+        service.url
+    );
+    let bearerd = Bearerd::start(proxy.path(), &configuration);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/libiap_token_api.py");
+    let urls = [format!("http://{}", bearerd.callers), format!("http://{}", bearerd.metrics)];
+    let output = Command::new(python).arg(script).args(urls).arg(&key).output().unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
