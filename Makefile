@@ -10,7 +10,7 @@ KUBERNETES_VALIDATE_VERSION := 1.37.0
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)
 
-.PHONY: run test lint bench build clean help cmake
+.PHONY: run test soak lint bench build clean help cmake
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -18,6 +18,9 @@ run: cmake ## Build (about two minutes the first time), and start the demo on lo
 
 test: cmake $(PEERS) ## Run all tests, those with real clients and tools too
 	@cargo test --locked --no-fail-fast --features peers
+
+soak: cmake ## Run the long tests: a thousand ends under load (about half an hour)
+	@BEARERD_SOAK_ENDS=1000 cargo test --locked --test it -- endurance
 
 lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, documentation
 	cargo fmt --check

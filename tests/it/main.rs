@@ -6,6 +6,7 @@ mod bodies;
 mod check;
 mod demo;
 mod drain;
+mod endurance;
 mod flights;
 mod framing;
 mod headers;

@@ -168,6 +168,12 @@ impl ScriptedTokenService {
         self.state.calls.count(|call| call.operation == operation)
     }
 
+    /// [`ScriptedTokenService::calls`], for a task of its own.
+    pub fn counter(&self) -> impl Fn(Operation) -> usize + Clone + Send + Sync + 'static {
+        let calls = self.state.calls.clone();
+        move |operation| calls.count(|call| call.operation == operation)
+    }
+
     /// Every call, in order of arrival.
     pub fn recorded(&self) -> Vec<Call> {
         self.state.calls.all()

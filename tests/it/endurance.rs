@@ -1,0 +1,118 @@
+//! Long runs of the real binary: renewals under load, and one end after another. `make soak` makes them longer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+use crate::support::bearerd::{series, until};
+use crate::support::client::Client;
+use crate::support::process::Process;
+use crate::support::stage::{configuration, surroundings};
+use crate::support::token_service::Operation;
+
+/// How often a process is ended under load.
+fn ends() -> usize {
+    std::env::var("BEARERD_SOAK_ENDS").map_or(5, |text| text.parse().expect("a number in BEARERD_SOAK_ENDS"))
+}
+
+#[tokio::test]
+async fn a_minute_of_load_over_many_renewals_loses_and_delays_nobody() {
+    const KEYS: usize = 20;
+    const RENEWALS: usize = 20;
+    let (service, upstream) = surroundings().await;
+    service.set_lifetime(Duration::from_secs(5));
+    let process = Process::run(&configuration(&service, &upstream, "", "  - { name: app, upstream: app, validate: { details: 2s } }"));
+    let addresses = process.addresses().await;
+    let callers: JoinSet<usize> =
+        (0..KEYS).map(|number| call_until(addresses.callers[0], number, service_done(&service, KEYS * RENEWALS))).collect();
+    let served: usize = callers.join_all().await.into_iter().sum();
+    until(addresses.metrics, r#"bearerd_requests_total{code="200",method="GET",route="app"}"#, |value| value == served as f64).await;
+    let series = series(addresses.metrics).await;
+    let count = |name: &str| series.get(name).copied().unwrap_or(0.0);
+    assert_eq!(count(r#"bearerd_cache_requests_total{result="hit"}"#), (served - KEYS) as f64, "all but each key's first");
+    assert_eq!(
+        count(r#"bearerd_cache_requests_total{result="expired"}"#) + count(r#"bearerd_auth_duration_seconds_count{source="wait"}"#),
+        0.0
+    );
+    assert!(count(r#"bearerd_token_renewals_total{outcome="ok"}"#) >= (KEYS * (RENEWALS - 1)) as f64);
+    process.signal(Signal::TERM);
+    assert!(process.ended().await.status.success());
+}
+
+/// Whether so many tokens were minted.
+fn service_done(service: &crate::support::token_service::ScriptedTokenService, wanted: usize) -> impl Fn() -> bool + Send + 'static {
+    let calls = service.counter();
+    move || calls(Operation::Create) >= wanted
+}
+
+/// Calls with one key on one connection; every answer is a 200.
+fn call_until(
+    address: SocketAddr,
+    number: usize,
+    done: impl Fn() -> bool + Send + 'static,
+) -> impl Future<Output = usize> + Send + 'static {
+    async move {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: key-{number}\r\n\r\n");
+        let mut client = Client::connect(address).await;
+        let mut served = 0;
+        while !done() {
+            assert_eq!(client.exchange(&request).await.status, 200);
+            served += 1;
+            // Some load, not all that the machine can do: other tests run too.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        served
+    }
+}
+
+/// What befell the callers of a process that ended.
+#[derive(Default)]
+struct Tally {
+    served: AtomicUsize,
+    lost: AtomicUsize,
+}
+
+/// Calls until nobody listens any more. A request counts as lost where it was sent on a connection that had not said `close`.
+async fn keep_calling(address: SocketAddr, tally: Arc<Tally>) {
+    while let Ok(mut client) = Client::try_connect(address).await {
+        loop {
+            let sent = client.try_send("GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: k\r\n\r\n").await;
+            let answer = if sent.is_ok() { client.try_receive().await } else { None };
+            let Some(answer) = answer else {
+                tally.lost.fetch_add(1, Ordering::SeqCst);
+                break;
+            };
+            assert_eq!(answer.status, 200);
+            tally.served.fetch_add(1, Ordering::SeqCst);
+            if answer.head.closes() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_end_after_another_under_load_loses_no_request() {
+    const CALLERS: usize = 20;
+    let (service, upstream) = surroundings().await;
+    let text = configuration(&service, &upstream, "shutdown: { delay: 200ms, drain_timeout: 20s }", "  - { name: app, upstream: app }");
+    for round in 0..ends() {
+        let process = Process::run(&text);
+        let addresses = process.addresses().await;
+        let tally = Arc::<Tally>::default();
+        let callers: JoinSet<()> = (0..CALLERS).map(|_| keep_calling(addresses.callers[0], Arc::clone(&tally))).collect();
+        // Each time at another moment.
+        let requests = (CALLERS * (1 + fastrand::usize(..10))) as f64;
+        until(addresses.metrics, r#"bearerd_requests_total{code="200",method="GET",route="app"}"#, |value| value >= requests).await;
+        process.signal(Signal::TERM);
+        assert!(process.ended().await.status.success(), "round {round}");
+        callers.join_all().await;
+        let (served, lost) = (tally.served.load(Ordering::SeqCst), tally.lost.load(Ordering::SeqCst));
+        // A connection that the kernel had accepted for nobody is no request of a connection: the last one of each caller at most.
+        assert_eq!(lost, 0, "round {round}: of {served}");
+    }
+}
