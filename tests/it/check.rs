@@ -106,7 +106,9 @@ fn assert_route(keys: &str, expected: &[Mistake<'_>]) {
 fn every_example_passes() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("keys.yaml"), "keys: []\n").unwrap();
+    for (name, content) in [("keys.yaml", "keys: []\n"), ("api-key", "key\n"), ("ledger.key", "thirty-two bytes are enough for it")] {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
     let mut count = 0;
     for entry in fs::read_dir(examples).unwrap() {
         let path = entry.unwrap().path();
@@ -121,7 +123,76 @@ fn every_example_passes() {
         assert!(stdout(&output).starts_with(&format!("{name}: ok: 1 listener, ")), "{}", stdout(&output));
         count += 1;
     }
-    assert!(count >= 4, "{count} examples");
+    assert!(count >= 7, "{count} examples");
+}
+
+#[test]
+fn keys_of_our_own_and_what_is_written_for_others() {
+    let folder = folder_with("");
+    let file = |name: &str, content: &str| fs::write(folder.path().join(name), content).unwrap();
+    file("key", "canary-key\n");
+    file("two", "canary one\ncanary two\n");
+    file("short", "canary");
+    let mistakes = |rest: &str| {
+        file("bearerd.yaml", &format!("{BASE}{rest}"));
+        let output = check_in(folder.path(), &["-c", "bearerd.yaml"], &[]);
+        let shown = stderr(&output);
+        assert!(!shown.contains("canary"), "{shown}");
+        // Without the place, which all mistakes have.
+        let first = |block: &str| {
+            let line = block.lines().next().unwrap();
+            let (kind, told) = line.split_once("bearerd.yaml:").unwrap();
+            format!("{kind}{}", told.splitn(3, ':').nth(2).unwrap().trim_start())
+        };
+        shown.trim_end().split("\n\n").filter(|block| !block.is_empty()).map(first).collect::<Vec<_>>()
+    };
+    let route = |keys: &str| mistakes(&format!("routes:\n - {{upstream: app, {keys}}}\n"));
+    assert_eq!(route("credentials: [mounted: { file: key }]"), [""; 0]);
+    assert_eq!(route("credentials: [mounted: { file: none }]"), ["cannot read `none`: there is no such file"]);
+    assert_eq!(route("credentials: [mounted: { file: two }]"), ["`two` holds more than an API key: one line of visible ASCII is expected"]);
+    assert_eq!(route("credentials: [api_key, mounted: { file: key }]"), ["`mounted` beside other credentials"]);
+    assert_eq!(route("auth: none, credentials: [mounted: { file: key }]"), ["`mounted` does nothing with `auth: none`"]);
+    assert_eq!(
+        route("credentials: [mounted: { file: key, revoke_on_change: true }]"),
+        ["warning: a revocation that is pending when bearerd ends is lost"]
+    );
+    let sinks = |sinks: &str| mistakes(&format!("routes: [{{ upstream: app }}]\nsinks:\n{sinks}"));
+    let sink = |keys: &str| sinks(&format!(" - {{credential: {{ mounted: {{ file: key }} }}, {keys}}}\n"));
+    assert_eq!(sink("path: token"), [""; 0]);
+    assert_eq!(sink("path: none/token"), ["`none/token` is in a folder that does not exist: make it first"]);
+    assert_eq!(sink("path: key"), ["this file holds a key: it would be overwritten"]);
+    assert_eq!(sink("path: token, mode: 256"), ["`256` is not the mode of a file that its owner can read"]);
+    assert_eq!(sink("path: token, mode: \"0444\""), ["warning: every user of this machine may read the token"]);
+    assert_eq!(sink("path: token, token: { service: other }"), ["there is no token service `other`"]);
+    let twice = " - {credential: { mounted: { file: key } }, path: token}\n".repeat(2);
+    assert_eq!(sinks(&twice), ["sinks[0] writes this file too"]);
+    let ledger = |keys: &str| mistakes(&format!("routes: [{{ upstream: app }}]\ncache: {{ ledger: {{ path: ledger.redb, {keys} }} }}\n"));
+    assert_eq!(ledger("key_files: [short]"), ["`short` is too short for a key: make one of 32 bytes with `head -c 32 /dev/urandom`"]);
+    assert_eq!(ledger("key_files: []"), ["`key_files` is empty"]);
+}
+
+#[test]
+fn routes_that_stand_in_for_a_token_service() {
+    assert_eq!(check(&format!("{BASE}routes: [{{ token_api: default }}, {{ upstream: app }}]\n"), &[]).status.code(), Some(0));
+    assert_rest(
+        "routes: [{ token_api: defualt }, { upstream: app }]\n",
+        &[(5, 23, "defualt", "there is no token service `defualt`", "did you mean `default`?")],
+    );
+    assert_rest(
+        "routes: [{ token_api: { min_remaining: 50 } }, { upstream: app }]\n",
+        &[(5, 40, "50", "`50` is not a percentage", "write a whole number from `0%` to `100%`")],
+    );
+    assert_rest(
+        "routes: [{ token_api: default, match: { path_prefix: /v1 } }, { upstream: app }]\n",
+        &[(
+            5,
+            41,
+            "path_prefix",
+            "`path_prefix` does nothing beside `token_api`",
+            "remove it: the route takes `/v1/tokens`, `/v1/tokens/details` and `/v1/tokens:refresh`, and leaves others to later routes",
+        )],
+    );
+    assert_route("token_api: default", &[(6, 20, "token_api", "the route has both `upstream` and `token_api`", "remove one of them")]);
 }
 
 #[test]
