@@ -7,12 +7,13 @@
 //! 3. [`credential`] finds the one credential that the route takes.
 //! 4. [`exchange`] turns it into a token: from its cache, or by a mint that all who wait for the same share. It asks a [`token_service`]: the IAP API
 //!    over HTTP, or the [`issuer`] in this process. What comes back is a [`token`], used only while our [`clock`] says that it is valid.
+//!    Behind requests it renews what is in use, checks it, and revokes what must die. Routes of [`token_api`] show it as a token service itself.
 //! 5. [`proxy::inject`] takes out what the caller must not send on, and puts the token in.
 //! 6. Whatever goes wrong becomes a row of the table in [`refusal`].
 //!
 //! Around it: [`config`] is what the operator writes, [`app`] builds everything from it and ends it in order, [`admin`] shows probes and metrics
 //! (on [`http_server`]),
-//! [`telemetry`] counts and logs, [`secret`] keeps what must not be shown, [`cli`] is the command line.
+//! [`telemetry`] counts and logs, [`secret`] keeps what must not be shown, [`mounted`] follows a key of bearerd's own, [`cli`] is the command line.
 
 pub mod cli;
 pub mod app;
