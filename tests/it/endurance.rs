@@ -50,23 +50,17 @@ fn service_done(service: &crate::support::token_service::ScriptedTokenService, w
 }
 
 /// Calls with one key on one connection; every answer is a 200.
-fn call_until(
-    address: SocketAddr,
-    number: usize,
-    done: impl Fn() -> bool + Send + 'static,
-) -> impl Future<Output = usize> + Send + 'static {
-    async move {
-        let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: key-{number}\r\n\r\n");
-        let mut client = Client::connect(address).await;
-        let mut served = 0;
-        while !done() {
-            assert_eq!(client.exchange(&request).await.status, 200);
-            served += 1;
-            // Some load, not all that the machine can do: other tests run too.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        served
+async fn call_until(address: SocketAddr, number: usize, done: impl Fn() -> bool + Send + 'static) -> usize {
+    let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: key-{number}\r\n\r\n");
+    let mut client = Client::connect(address).await;
+    let mut served = 0;
+    while !done() {
+        assert_eq!(client.exchange(&request).await.status, 200);
+        served += 1;
+        // Some load, not all that the machine can do: other tests run too.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    served
 }
 
 /// What befell the callers of a process that ended.
