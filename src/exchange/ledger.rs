@@ -112,7 +112,14 @@ impl Ledger {
     /// # Errors
     /// When it cannot be used; a broken file is no error, it is kept under another name.
     pub fn open(path: &Path, keys: Keys, now: Timestamp, metrics: Arc<Metrics>) -> Result<(Self, Contents), OpenError> {
-        let (store, found, aside) = Store::open(path, &keys, now)?;
+        let (store, found, aside) = match Store::open(path, &keys, now) {
+            Err(OpenError::Io { cause }) if is_full(&cause) => {
+                metrics.ledger_error("full");
+                tracing::error!(path = %path.display(), "the ledger's disk is full: bearerd starts without what is in it, and tries again");
+                (Store::closed(path), store::Found::default(), None)
+            }
+            opened => opened?,
+        };
         if aside.is_some() {
             metrics.ledger_error("lost");
         }
@@ -121,7 +128,8 @@ impl Ledger {
             tracing::warn!(records = found.unreadable, "records of the ledger open with none of its keys: they are dropped");
         }
         let (orders, queue) = sync_channel(QUEUE);
-        let writer = Writer { store, keys, queue, path: path.to_owned(), complained: None, metrics: Arc::clone(&metrics) };
+        let writer =
+            Writer { store, keys, queue, path: path.to_owned(), complained: None, owed: Vec::new(), metrics: Arc::clone(&metrics) };
         let writer = thread::Builder::new()
             .name("bearerd-ledger".to_owned())
             .spawn(move || writer.run())
@@ -185,12 +193,18 @@ impl Drop for Ledger {
     }
 }
 
+fn is_full(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 struct Writer {
     store: Store,
     keys: Keys,
     queue: Receiver<Order>,
     path: PathBuf,
     complained: Option<Instant>,
+    /// What could not be written yet, in order; nobody waits for it.
+    owed: Vec<Change>,
     metrics: Arc<Metrics>,
 }
 
@@ -199,11 +213,20 @@ impl Writer {
         while let Ok(first) = self.queue.recv() {
             let mut batch = vec![first];
             self.gather(&mut batch);
-            let outcome = self.store.write(&self.keys, batch.iter().map(|order| &order.change));
+            let changes = self.owed.iter().chain(batch.iter().map(|order| &order.change));
+            let outcome = self.store.write(&self.keys, changes);
             let outcome = outcome.map_err(|error| self.complain(error, batch.len()));
-            for promised in batch.into_iter().filter_map(|order| order.promised) {
-                // Whoever asked may be gone: then nobody was told that it holds.
-                let _ = promised.send(outcome);
+            if outcome.is_ok() {
+                self.owed.clear();
+            }
+            for order in batch {
+                match order.promised {
+                    // Whoever asked may be gone: then nobody was told that it holds.
+                    Some(promised) => drop(promised.send(outcome)),
+                    // What is not taken out would come back after a restart.
+                    None if outcome.is_err() && self.owed.len() < QUEUE => self.owed.push(order.change),
+                    None => {}
+                }
             }
         }
     }
@@ -240,6 +263,7 @@ impl Writer {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use redb::ReadableTable;
     use seal::tests::keys;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
@@ -349,6 +373,77 @@ mod tests {
     }
 
     #[test]
+    fn another_programs_database_a_newer_format_and_a_damaged_first_record_are_no_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.redb");
+        const THEIRS: redb::TableDefinition<'_, &str, &str> = redb::TableDefinition::new("theirs");
+        const META: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("meta");
+        let change = |table: &dyn Fn(&redb::WriteTransaction)| {
+            let database = redb::Database::create(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            table(&transaction);
+            transaction.commit().unwrap();
+        };
+        let poke = |place: fn(&mut Vec<u8>)| {
+            drop(open(&path, b"a").unwrap());
+            change(&|transaction| {
+                let mut meta = transaction.open_table(META).unwrap();
+                let mut record = meta.get(&b"check"[..]).unwrap().unwrap().value().to_vec();
+                place(&mut record);
+                meta.insert(&b"check"[..], record.as_slice()).unwrap();
+            });
+        };
+        let aside = || fs::read_dir(folder.path()).unwrap().count() - 1;
+        change(&|transaction| drop(transaction.open_table(THEIRS).unwrap().insert("k", "v").unwrap()));
+        drop(open(&path, b"a").unwrap());
+        assert_eq!(aside(), 1);
+        poke(|record| record[0] = 2);
+        drop(open(&path, b"a").unwrap());
+        assert_eq!(aside(), 2);
+        poke(|record| *record.last_mut().unwrap() ^= 1);
+        drop(open(&path, b"a").unwrap());
+        assert_eq!(aside(), 3);
+        drop(open(&path, b"a").unwrap());
+        assert_eq!(aside(), 3, "and what was begun in its place is one");
+    }
+
+    #[tokio::test]
+    async fn what_was_forgotten_while_the_disk_failed_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, gone) = (folder.path().join("ledger.redb"), folder.path().join("gone"));
+        let (ledger, _) = open(&path, b"a").unwrap();
+        ledger.keep(token(1, 60));
+        ledger.keep(token(2, 60));
+        drop(ledger);
+        let mut store = Store::open(&path, &keys(b"a"), NOW).unwrap().0;
+        drop(store.lose_database());
+        fs::rename(&path, &gone).unwrap();
+        fs::create_dir(&path).unwrap();
+        let (orders, queue) = sync_channel(QUEUE);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let writer = Writer {
+            store,
+            keys: keys(b"a"),
+            queue,
+            path: path.clone(),
+            complained: None,
+            owed: Vec::new(),
+            metrics: Arc::clone(&metrics),
+        };
+        let writer = thread::spawn(move || writer.run());
+        let ledger = Ledger { orders: Some(orders), writer: Some(writer), metrics };
+        ledger.forget([1; 32]);
+        assert_eq!(ledger.promise(revocation(7), vec![[2; 32]]).await, Err(Unwritten));
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&gone, &path).unwrap();
+        ledger.promise(revocation(8), Vec::new()).await.unwrap();
+        drop(ledger);
+        let contents = open(&path, b"a").unwrap().1;
+        assert_eq!(names(&contents), [2]);
+        assert_eq!(contents.revocations.len(), 1, "what was not promised is not there");
+    }
+
+    #[test]
     fn a_disk_that_fails_is_told_and_then_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let (path, gone) = (folder.path().join("ledger.redb"), folder.path().join("gone"));
@@ -377,8 +472,9 @@ mod tests {
             (1..20).for_each(|number| ledger.keep(token(number, 60)));
             drop(ledger);
             let mut bytes = fs::read(&path).unwrap();
-            for (place, bits) in flips {
-                let place = place % bytes.len();
+            for (number, (place, bits)) in flips.into_iter().enumerate() {
+                // Every other one hits the first page, where a flip does most.
+                let place = place % if number % 2 == 0 { 512 } else { bytes.len() };
                 bytes[place] ^= bits;
             }
             bytes.truncate(cut.map_or(bytes.len(), |cut| cut % bytes.len()));

@@ -95,6 +95,13 @@ impl Keys {
         Ok(record)
     }
 
+    /// Whether one of the keys wrote this record, going by what it says itself. None where it is of another format, or no record at all.
+    pub(super) fn claims(&self, record: &[u8]) -> Option<bool> {
+        let (format, rest) = record.split_first()?;
+        let (id, _) = rest.split_at_checked(KEY_ID)?;
+        (*format == FORMAT).then(|| self.keys.iter().any(|key| key.id == *id))
+    }
+
     /// Decrypts a record, and says whether the newest key had written it. None where no key opens it, or where it stands under another name.
     pub(super) fn open(&self, table: u8, name: &[u8], record: &[u8]) -> Option<(Zeroizing<Vec<u8>>, bool)> {
         let (format, rest) = record.split_first()?;

@@ -1,7 +1,8 @@
 //! The ledger's file: what is in it, and what is done with one that cannot be used.
 
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -106,6 +107,11 @@ impl Store {
         }
     }
 
+    /// For a file that cannot be opened yet: the next write tries.
+    pub(super) fn closed(path: &Path) -> Self {
+        Self { path: path.to_owned(), database: None }
+    }
+
     /// As a failure leaves it.
     #[cfg(test)]
     pub(super) fn lose_database(&mut self) -> Option<Database> {
@@ -126,15 +132,27 @@ impl Store {
     pub(super) fn write<'c>(&mut self, keys: &Keys, changes: impl Iterator<Item = &'c Change>) -> Result<(), redb::Error> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => database(&self.path).map_err(|unusable| match unusable {
-                Unusable::Corrupt(why) => redb::Error::Corrupted(why),
-                Unusable::Failed(error) => redb::Error::Io(io::Error::other(error)),
-            })?,
+            None => self.reopen(keys)?,
         };
-        // After a failure redb takes no more: then the file is opened anew the next time.
-        commit(&database, keys, changes)?;
+        // After a failure redb takes no more: then the file is opened anew the next time. A file that breaks meanwhile may be a panic.
+        let database = catch_unwind(AssertUnwindSafe(move || commit(&database, keys, changes).map(|()| database)))
+            .unwrap_or_else(|_| Err(redb::Error::Corrupted("it is broken in a way that cannot be told".to_owned())))?;
         self.database = Some(database);
         Ok(())
+    }
+
+    /// The same file again, or a new one where it is gone; never one that is not ours.
+    fn reopen(&self, keys: &Keys) -> Result<Database, redb::Error> {
+        let open = || {
+            let database = database(&self.path)?;
+            check(&database, keys)?;
+            Ok(database)
+        };
+        let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(Unusable::Corrupt("it is broken".to_owned())));
+        opened.map_err(|unusable| match unusable {
+            Unusable::Corrupt(why) => redb::Error::Corrupted(why),
+            Unusable::Failed(error) => redb::Error::Io(io::Error::other(error)),
+        })
     }
 }
 
@@ -143,12 +161,53 @@ fn database(path: &Path) -> Result<Database, Unusable> {
     let file =
         std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(OWNER_ONLY).open(path).map_err(failed)?;
     file.set_permissions(std::fs::Permissions::from_mode(OWNER_ONLY)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => distrust(&file)?,
+        Err(std::fs::TryLockError::WouldBlock) => return Err(Unusable::Failed(OpenError::Busy)),
+        Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
+    }
     Database::builder().set_cache_size(CACHE).create_file(file).map_err(|error| match error {
         DatabaseError::Storage(StorageError::Io(cause)) if cause.kind() == io::ErrorKind::InvalidData => {
             Unusable::Corrupt(cause.to_string())
         }
         error => Unusable::from(redb::Error::from(error)),
     })
+}
+
+/// The start of a file of redb's format 3: magic, a byte of flags, two of padding, then five numbers of four bytes, little-endian.
+const START: usize = 32;
+const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+const FLAGS: usize = 9;
+const NUMBERS: usize = 12;
+/// In the byte of flags: every page is to be checked against its checksum.
+const RECOVERY_REQUIRED: u8 = 2;
+const PAGE: u64 = 4096;
+
+/// redb believes a file that was closed in order: it follows what a flipped bit makes of a page's number, and asks for memory without end. So every file
+/// is opened as one that was not, which has its checksums verified, and what no checksum covers is checked here.
+fn distrust(file: &File) -> Result<(), Unusable> {
+    let failed = |cause| Unusable::Failed(OpenError::Io { cause });
+    let corrupt = |why: &str| Unusable::Corrupt(why.to_owned());
+    let length = file.metadata().map_err(failed)?.len();
+    if length == 0 {
+        return Ok(());
+    }
+    let mut start = [0; START];
+    file.read_exact_at(&mut start, 0).map_err(|_| corrupt("it is too short"))?;
+    if !start.starts_with(MAGIC) {
+        return Err(corrupt("it is no database"));
+    }
+    let number = |place: usize| {
+        let bytes = &start[NUMBERS + 4 * place..][..4];
+        u64::from(bytes.iter().rev().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)))
+    };
+    let [page, header_pages, pages, full_regions, trailing_pages] = std::array::from_fn(number);
+    let trailing = if trailing_pages > 0 { header_pages + trailing_pages } else { 0 };
+    let needed = (header_pages + pages).checked_mul(full_regions).and_then(|all| all.checked_add(trailing + 1)?.checked_mul(PAGE));
+    if page != PAGE || pages == 0 || !pages.is_power_of_two() || header_pages > pages || needed.is_none_or(|needed| needed > length) {
+        return Err(corrupt("its first page is damaged"));
+    }
+    file.write_all_at(&[start[FLAGS] | RECOVERY_REQUIRED], FLAGS as u64).map_err(failed)
 }
 
 fn put_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
@@ -165,9 +224,7 @@ fn put_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
 }
 
 fn read(database: &Database, keys: &Keys, now: Timestamp) -> Result<Found, Unusable> {
-    if !check(database, keys)? {
-        return Err(Unusable::Failed(OpenError::WrongKey));
-    }
+    check(database, keys)?;
     let mut found = Found::default();
     let mut stale = Stale::default();
     let transaction = database.begin_read().map_err(redb::Error::from)?;
@@ -224,20 +281,37 @@ fn tidy(database: &Database, keys: &Keys, stale: &Stale) -> Result<(), redb::Err
         let definition = if matches!(table, Table::Tokens) { TOKENS } else { REVOCATIONS };
         transaction.open_table(definition)?.remove(name.as_slice())?;
     }
-    transaction.open_table(META)?.insert(CHECK, keys.seal(Table::Meta as u8, CHECK, CHECK).map_err(io::Error::other)?.as_slice())?;
     transaction.commit()?;
     if stale.renew.is_empty() { Ok(()) } else { commit(database, keys, stale.renew.iter()) }
 }
 
-/// Whether one of the keys is the file's. A new file is anybody's.
-fn check(database: &Database, keys: &Keys) -> Result<bool, redb::Error> {
-    let transaction = database.begin_write()?;
-    // Made here, they are there for all that reads.
-    transaction.open_table(TOKENS)?;
-    transaction.open_table(REVOCATIONS)?;
-    let good = transaction.open_table(META)?.get(CHECK)?.is_none_or(|record| keys.open(Table::Meta as u8, CHECK, record.value()).is_some());
-    transaction.commit()?;
-    Ok(good)
+/// Sees to it that the file is a ledger, and that one of the keys is its. One without a single table is new, and made a ledger.
+fn check(database: &Database, keys: &Keys) -> Result<(), Unusable> {
+    let corrupt = |why: &str| Unusable::Corrupt(why.to_owned());
+    let transaction = database.begin_write().map_err(redb::Error::from)?;
+    let is_new = transaction.list_tables().map_err(redb::Error::from)?.next().is_none();
+    {
+        // Made here, they are there for all that reads.
+        transaction.open_table(TOKENS).map_err(redb::Error::from)?;
+        transaction.open_table(REVOCATIONS).map_err(redb::Error::from)?;
+        let mut meta = transaction.open_table(META).map_err(redb::Error::from)?;
+        let sealed = keys.seal(Table::Meta as u8, CHECK, CHECK).map_err(io::Error::other).map_err(redb::Error::from)?;
+        let record = meta.get(CHECK).map_err(redb::Error::from)?.map(|record| record.value().to_vec());
+        match record {
+            None if is_new => {}
+            None => return Err(corrupt("it is a database of another program")),
+            Some(record) => match keys.claims(&record) {
+                Some(true) if keys.open(Table::Meta as u8, CHECK, &record).is_some() => {}
+                Some(true) => return Err(corrupt("its first record is damaged")),
+                Some(false) => return Err(Unusable::Failed(OpenError::WrongKey)),
+                None => return Err(corrupt("it is of a format that this version does not know")),
+            },
+        }
+        // Under the newest key from now on.
+        meta.insert(CHECK, sealed.as_slice()).map_err(redb::Error::from)?;
+    }
+    transaction.commit().map_err(redb::Error::from)?;
+    Ok(())
 }
 
 fn commit<'c>(database: &Database, keys: &Keys, changes: impl Iterator<Item = &'c Change>) -> Result<(), redb::Error> {
