@@ -248,8 +248,7 @@ impl Writer {
     }
 
     fn complain(&mut self, error: redb::Error, lost: usize) -> Unwritten {
-        let is_full =
-            matches!(&error, redb::Error::Io(cause) if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+        let is_full = matches!(&error, redb::Error::Io(cause) if is_full(cause));
         self.metrics.ledger_error(if is_full { "full" } else { "write" });
         if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
             self.complained = Some(Instant::now());

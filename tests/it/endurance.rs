@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::task::JoinSet;
@@ -12,7 +12,7 @@ use crate::support::bearerd::{series, until};
 use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::stage::{configuration, surroundings};
-use crate::support::token_service::Operation;
+use crate::support::token_service::{Behaviour, Operation};
 
 /// How often a process is ended under load.
 fn ends() -> usize {
@@ -61,6 +61,63 @@ async fn call_until(address: SocketAddr, number: usize, done: impl Fn() -> bool 
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     served
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_keys_costs_no_more_than_its_budget_and_slows_no_cached_key() {
+    const FLOODERS: usize = 32;
+    const EACH: usize = 400;
+    const RATE: usize = 100;
+    let (service, upstream) = surroundings().await;
+    let text = format!(
+        "token_services: {{ default: {{ kind: iap, url: \"{}\", mint: {{ concurrency: 8, rate: {RATE}, queue: 16, wait: 500ms }} }} }}\n\
+         upstreams: {{ app: {{ servers: [\"{}\"] }} }}\ncache: {{ max_tokens: 100, negative: {{ max_entries: 100 }} }}\n\
+         logging: {{ access: false }}\nroutes:\n  - {{ name: app, upstream: app, validate: {{ details: off }} }}\n",
+        service.url(),
+        upstream.address()
+    );
+    let process = Process::run(&text);
+    let addresses = process.addresses().await;
+    let mut good = Client::connect(addresses.callers[0]).await;
+    let request = "GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: good\r\n\r\n";
+    assert_eq!(good.exchange(request).await.status, 200);
+    let before = process.peak_memory();
+    service.always(Operation::Create, Behaviour::status(401));
+    let began = Instant::now();
+    let mut flood: JoinSet<[usize; 2]> = (0..FLOODERS).map(|flooder| bad_keys(addresses.callers[0], flooder, EACH)).collect();
+    let (mut served, mut outcomes) = (1, [0, 0]);
+    while !flood.is_empty() {
+        assert_eq!(good.exchange(request).await.status, 200);
+        served += 1;
+        while let Some(told) = flood.try_join_next() {
+            let told = told.unwrap();
+            outcomes = [outcomes[0] + told[0], outcomes[1] + told[1]];
+        }
+    }
+    let calls = service.calls(Operation::Create) - 1;
+    let most = RATE / 10 + RATE * (began.elapsed().as_secs() as usize + 1);
+    assert!(calls <= most, "{calls} calls, where {most} are in the budget");
+    assert_eq!(outcomes.iter().sum::<usize>(), FLOODERS * EACH, "a definite no, or told to come again");
+    assert!(outcomes[1] > 0, "more than the budget holds: {outcomes:?}");
+    let series = series(addresses.metrics).await;
+    assert_eq!(series[r#"bearerd_cache_requests_total{result="hit"}"#], f64::from(served - 1));
+    let grown = process.peak_memory() - before;
+    assert!(grown < 32 << 20, "{grown} bytes more for {} keys", FLOODERS * EACH);
+}
+
+/// Calls with one bad key after another; how many were denied, and how many turned away for the budget.
+async fn bad_keys(address: SocketAddr, flooder: usize, count: usize) -> [usize; 2] {
+    let mut client = Client::connect(address).await;
+    let mut outcomes = [0, 0];
+    for number in 0..count {
+        let response = client.exchange(format!("GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: bad-{flooder}-{number}\r\n\r\n")).await;
+        match (response.status, response.problem().as_str()) {
+            (401, "denied") => outcomes[0] += 1,
+            (503, "mint_budget") => outcomes[1] += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    outcomes
 }
 
 /// What befell the callers of a process that ended.
