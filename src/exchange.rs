@@ -360,12 +360,11 @@ impl Exchange {
 
     /// Revokes all tokens at hand, and waits until the token services know, at most for `timeout`. What is left of it is told.
     pub async fn revoke_all(self: &Arc<Self>, timeout: Duration) -> i64 {
-        for entry in self.cache.all() {
-            if let Err(error) = self.revoke_entry(&entry).await {
+        let entries = self.cache.all().collect();
+        let done = async {
+            for error in self.revoke_entries(entries).await.into_iter().filter_map(Result::err) {
                 tracing::error!(%error, "a token could not be revoked");
             }
-        }
-        let done = async {
             while self.metrics.revocations_pending.get() > 0 {
                 time::sleep(Duration::from_millis(20)).await;
             }

@@ -147,6 +147,9 @@ pub(super) fn proxy(
         if let Access::Protected { sources, .. } = &route.access {
             sources.iter().for_each(|source| managed.add_source(source));
         }
+        if let Action::TokenApi(_) = &route.action {
+            token_api_sources().iter().for_each(|source| managed.add_source(source));
+        }
         section.headers.set.keys().for_each(|name| managed.headers.insert(name));
         routes.push(route);
     }
@@ -205,6 +208,11 @@ fn source(source: &CredentialSource) -> Result<Source, Error> {
         CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Query(name))) => Source::Query(name.clone()),
         CredentialSource::Placed(Placed::Mounted(_)) => return Err(unchecked("`mounted` stands beside other credentials")),
     })
+}
+
+/// Where callers of the token API bring what no other route may pass on.
+fn token_api_sources() -> [Source; 3] {
+    [Source::Header(HeaderName::from_static(API_KEY_HEADER)), Source::Basic, Source::SessionToken]
 }
 
 fn service_of<'s>(services: &'s Services, name: &str) -> Result<&'s Arc<Service>, Error> {

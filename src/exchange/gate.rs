@@ -66,6 +66,11 @@ impl Gate {
         Ok(())
     }
 
+    /// Whether the breaker is open: that was told once, what follows from it need not be.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().consecutive >= self.failures
+    }
+
     /// Takes in how a call ended.
     pub(super) fn report(&self, service: &str, error: Option<&token_service::Error>) {
         use token_service::Error::{Denied, Forbidden, Protocol, RateLimited, Rejected, Unavailable};

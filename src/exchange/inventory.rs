@@ -73,18 +73,17 @@ impl Exchange {
     /// Takes entries out of use, so that their next request mints anew; with `revoke`, has their tokens revoked too.
     ///
     /// # Errors
-    /// When a revocation cannot be accepted now: what came before it is purged.
+    /// When not every revocation could be accepted. All are purged even then.
     pub async fn purge(self: &Arc<Self>, which: &Which, revoke: bool) -> Result<Purged, Error> {
-        let mut done = Purged::default();
-        for entry in self.cache.all().filter(|entry| which.means(entry)).collect::<Vec<_>>() {
-            if revoke {
-                self.revoke_entry(&entry).await?;
-                done.revoked += 1;
-            }
-            self.drop_entry(&entry);
-            done.purged += 1;
+        let meant: Vec<_> = self.cache.all().filter(|entry| which.means(entry)).collect();
+        let outcomes = if revoke { self.revoke_entries(meant.clone()).await } else { Vec::new() };
+        // Dead in any case: what could not be revoked is at least not used any more.
+        meant.iter().for_each(|entry| self.drop_entry(entry));
+        let revoked = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        match outcomes.into_iter().find_map(Result::err) {
+            Some(error) => Err(error),
+            None => Ok(Purged { purged: meant.len(), revoked }),
         }
-        Ok(done)
     }
 }
 

@@ -128,6 +128,7 @@ impl Mint {
                 tracing::error!(service, %error, "the route's `token` parameters are wrong for this token service");
                 negative.remember(self.key, error.clone(), clock.now(), Some(REJECTED_TTL));
             }
+            Error::Unavailable { .. } | Error::Budget if self.grant.service.is_failing() => tracing::debug!(service, %error, "no token"),
             Error::Unavailable { .. } | Error::Budget => tracing::warn!(service, %error, "no token"),
         }
     }

@@ -104,6 +104,9 @@ impl Exchange {
     /// # Errors
     /// Why there is none.
     pub(super) async fn token_for(self: &Arc<Self>, grant: &Arc<Grant>, key: &Secret) -> Result<Granted, Error> {
+        if let Some(granted) = self.held(grant, key) {
+            return Ok(granted);
+        }
         let presented = presented(key);
         match self.lookup(grant, &presented, Instant::now()) {
             Lookup::Hit(granted) => Ok(granted),

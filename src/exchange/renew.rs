@@ -26,7 +26,11 @@ pub(super) async fn renew(exchange: &Arc<Exchange>, entry: &Arc<Entry>) {
         }
         Err(error) => {
             exchange.metrics.renewal(if error.is_denial() { "denied" } else { "failed" });
-            tracing::warn!(entry = %entry.key.short(), service, %error, "renewal failed; the token at hand goes on");
+            if entry.grant.service.is_failing() {
+                tracing::debug!(entry = %entry.key.short(), service, %error, "renewal failed; the token at hand goes on");
+            } else {
+                tracing::warn!(entry = %entry.key.short(), service, %error, "renewal failed; the token at hand goes on");
+            }
             entry.renewal_failed(exchange.clock.reading());
             entry.grant.service.plan(Plan::Watch(Arc::clone(entry)));
         }

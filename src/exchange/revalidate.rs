@@ -21,7 +21,9 @@ pub(super) async fn check(exchange: &Arc<Exchange>, entry: &Arc<Entry>) {
         Err(failure) if failure.is_denial() && !Arc::ptr_eq(&token, &entry.token()) => entry.checked(now),
         Err(failure) if failure.is_denial() => return replace(exchange, entry).await,
         Err(failure) => {
-            tracing::warn!(entry = %entry.key.short(), service = service.name(), %failure, "a token could not be checked; it goes on");
+            if !service.is_failing() {
+                tracing::warn!(entry = %entry.key.short(), service = service.name(), %failure, "a token could not be checked; it goes on");
+            }
             entry.check_failed(now);
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time;
 
 use super::budget::Priority;
@@ -22,6 +23,8 @@ use crate::token_service;
 
 /// The longest pause between two attempts to tell the token service.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Revocations that wait for the disk together.
+const AT_ONCE: usize = 256;
 /// After which a revocation that found no room may be tried again.
 const FULL_RETRY: Duration = Duration::from_secs(60);
 
@@ -75,6 +78,19 @@ impl Exchange {
         let value = token.value();
         let origin = Origin { entry: entry.key, expires: token.expires() };
         self.accept(&entry.grant.service, &value, self.tombstones.name(&value), origin).await
+    }
+
+    /// Revokes the tokens of many entries, a good number at one time: each waits for the disk, which takes many in one go.
+    pub(super) async fn revoke_entries(self: &Arc<Self>, entries: Vec<Arc<Entry>>) -> Vec<Result<(), Error>> {
+        let mut outcomes = Vec::new();
+        for some in entries.chunks(AT_ONCE) {
+            let revoke = |entry: &Arc<Entry>| {
+                let (exchange, entry) = (Arc::clone(self), Arc::clone(entry));
+                async move { exchange.revoke_entry(&entry).await }
+            };
+            outcomes.extend(some.iter().map(revoke).collect::<JoinSet<_>>().join_all().await);
+        }
+        outcomes
     }
 
     async fn accept(self: &Arc<Self>, service: &Arc<Service>, token: &Secret, name: KeyedHash, origin: Origin) -> Result<(), Error> {

@@ -97,6 +97,11 @@ impl Service {
         &self.name
     }
 
+    /// Whether it is known to fail: then each entry that suffers from it is not worth a line in the log.
+    pub(super) fn is_failing(&self) -> bool {
+        self.gate.is_open()
+    }
+
     /// Tells the timetable. It runs for as long as the process; in its last moments a plan may be lost.
     pub(super) fn plan(&self, plan: Plan) {
         let _ = self.plans.send(plan);

@@ -23,6 +23,9 @@ use super::{renew, revalidate};
 /// The queue holds no longer delays; what is due later is looked at then and put off again.
 const FARTHEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Renewals, checks, refreshes and revocations under way at one time. Most of them wait: for their turn, or for a fresh token's `nbf`.
+const UNDER_WAY: usize = 1024;
+
 /// What the timetable is told.
 pub(super) enum Plan {
     /// This entry's times have changed.
@@ -58,7 +61,7 @@ pub(super) struct Timetable {
     service: Arc<Service>,
     plans: mpsc::UnboundedReceiver<Plan>,
     queue: DelayQueue<Due>,
-    /// Due, and waiting for others to end: as many are worked on at one time as the service takes calls.
+    /// Due, and waiting for others to end: see [`UNDER_WAY`].
     ready: VecDeque<Work>,
     running: usize,
 }
@@ -146,7 +149,7 @@ impl Timetable {
     }
 
     fn start_ready(&mut self) {
-        while self.running < self.service.bounds.concurrency {
+        while self.running < UNDER_WAY {
             let Some(work) = self.ready.pop_front() else { return };
             self.running += 1;
             let done = Done(Arc::clone(&self.service));

@@ -24,7 +24,7 @@ fn bearerd(service: &ScriptedTokenService, upstream: &RecordingUpstream, mint: &
 fn configuration(service: &ScriptedTokenService, upstream: &RecordingUpstream, mint: &str) -> String {
     format!(
         "token_services: {{ default: {{ kind: iap, url: \"{}\", timeout: 60s, mint: {{ rate: 100000, {mint} }} }} }}
-upstreams: {{ app: {{ servers: [\"{}\"] }} }}
+upstreams: {{ app: {{ servers: [\"{}\"], timeouts: {{ connect: 60s }} }} }}
 routes:
   - {{ name: answered, match: {{ path: /answered }}, respond: {{ status: 204 }}, validate: {{ details: off }} }}
   - {{ name: api, upstream: app, validate: {{ details: off }} }}
