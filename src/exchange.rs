@@ -362,7 +362,8 @@ impl Exchange {
     pub async fn revoke_all(self: &Arc<Self>, timeout: Duration) -> i64 {
         let entries = self.cache.all().collect();
         let done = async {
-            for error in self.revoke_entries(entries).await.into_iter().filter_map(Result::err) {
+            let (_, dormant) = self.purge_dormant(|_, _| true, true).await;
+            for error in self.revoke_entries(entries).await.into_iter().chain(dormant).filter_map(Result::err) {
                 tracing::error!(%error, "a token could not be revoked");
             }
             while self.metrics.revocations_pending.get() > 0 {

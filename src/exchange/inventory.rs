@@ -7,7 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::secret::KeyedHash;
+
 use super::entry::Entry;
+use super::ledger::SavedToken;
 use super::{Error, Exchange};
 
 /// An entry, without its secrets.
@@ -76,13 +79,15 @@ impl Exchange {
     /// When not every revocation could be accepted. All are purged even then.
     pub async fn purge(self: &Arc<Self>, which: &Which, revoke: bool) -> Result<Purged, Error> {
         let meant: Vec<_> = self.cache.all().filter(|entry| which.means(entry)).collect();
-        let outcomes = if revoke { self.revoke_entries(meant.clone()).await } else { Vec::new() };
+        let mut outcomes = if revoke { self.revoke_entries(meant.clone()).await } else { Vec::new() };
         // Dead in any case: what could not be revoked is at least not used any more.
         meant.iter().for_each(|entry| self.drop_entry(entry));
+        let (dormant, more) = self.purge_dormant(|name, saved| which.means_dormant(name, saved), revoke && which.tells_dormant()).await;
+        outcomes.extend(more);
         let revoked = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         match outcomes.into_iter().find_map(Result::err) {
             Some(error) => Err(error),
-            None => Ok(Purged { purged: meant.len(), revoked }),
+            None => Ok(Purged { purged: meant.len() + dormant, revoked }),
         }
     }
 }
@@ -95,6 +100,22 @@ impl Which {
             Self::Route(route) => entry.grant.route == *route,
             Self::All => true,
         }
+    }
+}
+
+impl Which {
+    /// The same of what an earlier process left. Of such a token nobody knows the route until its caller comes: it is dropped rather than kept.
+    fn means_dormant(&self, name: &KeyedHash, saved: &SavedToken) -> bool {
+        match self {
+            Self::Id(id) => name.id() == *id,
+            Self::Subject(wanted) => subject(saved.text.expose()).as_ref() == Some(wanted),
+            Self::Route(_) | Self::All => true,
+        }
+    }
+
+    /// Whether that tells for sure that the token is meant, so that it may be revoked.
+    const fn tells_dormant(&self) -> bool {
+        !matches!(self, Self::Route(_))
     }
 }
 

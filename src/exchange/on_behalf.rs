@@ -147,8 +147,9 @@ impl Exchange {
     /// The token service said that this token is dead.
     pub(super) fn drop_token(&self, name: &KeyedHash, token: &Secret) {
         self.on_behalf.details.invalidate(name);
-        let entry = self.issued.origin(name).and_then(|origin| self.cache.get(&origin.entry));
-        if let Some(entry) = entry.filter(|entry| entry.token().value() == *token) {
+        let Some(origin) = self.issued.origin(name) else { return };
+        self.records.drop_dormant(&origin.entry);
+        if let Some(entry) = self.cache.get(&origin.entry).filter(|entry| entry.token().value() == *token) {
             self.drop_entry(&entry);
         }
     }

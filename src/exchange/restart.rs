@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time;
 
 use super::entry::Entry;
 use super::issued::Origin;
@@ -9,16 +12,25 @@ use super::ledger::{Contents, Ledger, SavedRevocation, SavedToken, Unwritten};
 use super::revoke::Revocation;
 use super::service::Service;
 use super::timetable::Plan;
-use super::{Exchange, Grant, Granted};
-use crate::clock::Timestamp;
+use super::{Error, Exchange, Grant, Granted};
+use crate::clock::{Clock, Timestamp};
 use crate::credential::Presented;
 use crate::secret::{BuildAlreadyHashed, KeyedHash};
 use crate::token::Token;
 
+/// The time between two looks for dormant tokens that have expired.
+const TIDY: Duration = Duration::from_secs(60);
+
 /// The ledger, where there is one, and what of it nobody has asked for yet.
 pub(super) struct Records {
     ledger: Mutex<Option<Arc<Ledger>>>,
-    dormant: Mutex<HashMap<KeyedHash, SavedToken, BuildAlreadyHashed>>,
+    dormant: Mutex<HashMap<KeyedHash, Dormant, BuildAlreadyHashed>>,
+}
+
+/// A token of an earlier process whose caller has not come yet.
+pub(super) struct Dormant {
+    pub(super) saved: SavedToken,
+    service: Arc<Service>,
 }
 
 impl Records {
@@ -30,8 +42,13 @@ impl Records {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn dormant(&self) -> MutexGuard<'_, HashMap<KeyedHash, SavedToken, BuildAlreadyHashed>> {
+    fn dormant(&self) -> MutexGuard<'_, HashMap<KeyedHash, Dormant, BuildAlreadyHashed>> {
         self.dormant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This one is dead.
+    pub(super) fn drop_dormant(&self, name: &KeyedHash) {
+        self.dormant().remove(name);
     }
 
     /// Writes an entry's token behind.
@@ -71,12 +88,28 @@ impl Records {
     }
 }
 
+/// Drops what has expired, until there is nothing left to wait for.
+async fn tidy(records: Arc<Records>, clock: Clock) {
+    while !records.dormant().is_empty() {
+        time::sleep(TIDY).await;
+        let now = clock.now();
+        records.dormant().retain(|_, dormant| dormant.saved.expires > now);
+    }
+}
+
 impl Exchange {
     /// Goes on with what an earlier process left: `services` by name. To be called once, before the first request.
     pub fn go_on(self: &Arc<Self>, ledger: Ledger, contents: Contents, services: &BTreeMap<String, Arc<Service>>) {
         let Contents { tokens, revocations } = contents;
         tracing::info!(tokens = tokens.len(), revocations = revocations.len(), "the ledger is open");
-        *self.records.dormant() = tokens.into_iter().map(|token| (KeyedHash::from_bytes(token.name), token)).collect();
+        let now = self.clock.now();
+        for saved in tokens {
+            let Some(service) = services.get(&saved.service) else { continue };
+            let name = KeyedHash::from_bytes(saved.name);
+            self.issued.add(self.tombstones.name(&saved.text), Origin { entry: name, expires: saved.expires }, now);
+            self.records.dormant().insert(name, Dormant { saved, service: Arc::clone(service) });
+        }
+        self.runtime.spawn(tidy(Arc::clone(&self.records), self.clock.clone()));
         *self.records.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(ledger));
         for saved in revocations {
             // Its name may be of a former key.
@@ -96,7 +129,7 @@ impl Exchange {
 
     /// The token that an earlier process had for this credential. The caller has just proved that it holds it, by naming the entry.
     pub(super) fn revive(&self, grant: &Arc<Grant>, presented: &Presented<'_>, key: KeyedHash) -> Option<Granted> {
-        let (name, saved) = {
+        let (name, Dormant { saved, .. }) = {
             let mut dormant = self.records.dormant();
             if dormant.is_empty() {
                 return None;
@@ -115,6 +148,24 @@ impl Exchange {
         }
         self.take_in(&entry, now.wall);
         Some(Granted { token: entry.token(), entry })
+    }
+
+    /// Drops the dormant tokens that are meant, and with `revoke` has them revoked; how many there were, and what came of the revocations.
+    pub(super) async fn purge_dormant(
+        self: &Arc<Self>,
+        means: impl Fn(&KeyedHash, &SavedToken) -> bool,
+        revoke: bool,
+    ) -> (usize, Vec<Result<(), Error>>) {
+        let meant: Vec<(KeyedHash, Dormant)> = self.records.dormant().extract_if(|name, dormant| means(name, &dormant.saved)).collect();
+        let mut outcomes = Vec::new();
+        for (name, Dormant { saved, service }) in &meant {
+            self.records.forget(*name);
+            if revoke {
+                let origin = Origin { entry: *name, expires: saved.expires };
+                outcomes.push(self.accept(service, &saved.text, self.tombstones.name(&saved.text), origin).await);
+            }
+        }
+        (meant.len(), outcomes)
     }
 
     /// Everything that knows of entries learns of this one's token.

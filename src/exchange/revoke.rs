@@ -93,7 +93,13 @@ impl Exchange {
         outcomes
     }
 
-    async fn accept(self: &Arc<Self>, service: &Arc<Service>, token: &Secret, name: KeyedHash, origin: Origin) -> Result<(), Error> {
+    pub(super) async fn accept(
+        self: &Arc<Self>,
+        service: &Arc<Service>,
+        token: &Secret,
+        name: KeyedHash,
+        origin: Origin,
+    ) -> Result<(), Error> {
         let full = |_| unavailable("there is no room for another revocation: see `cache.tombstones`".to_owned(), FULL_RETRY);
         self.tombstones.set(name, Some(origin.expires), self.clock.now()).map_err(full)?;
         let revocation = Revocation::new(name, service, token.clone(), origin.expires);

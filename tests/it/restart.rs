@@ -126,6 +126,35 @@ async fn killed_under_load_it_comes_back_with_its_tokens_and_its_revocations() {
 }
 
 #[tokio::test]
+async fn what_nobody_has_asked_for_yet_is_purged_and_revoked_too() {
+    let (service, upstream) = surroundings().await;
+    let folder = place();
+    let configuration = configured(&service, &upstream, folder.path());
+    let process = Process::run(&configuration);
+    let addresses = process.addresses().await;
+    for number in 0..10 {
+        assert_eq!(get(addresses.callers[0], "/", &[("x-api-key", &format!("key-{number}"))]).await.status, 200);
+    }
+    let token = upstream.requests()[0].head.header("authorization").unwrap()["Bearer ".len()..].to_owned();
+    process.signal(Signal::TERM);
+    process.ended().await;
+    let process = Process::run(&configuration);
+    let addresses = process.addresses().await;
+    service.next(Operation::Revoke, Behaviour::status(503));
+    assert_eq!(revoke(addresses.callers[0], &token).await, 204, "it is known as ours, and queued");
+    let body = r#"{"all":true,"revoke":true}"#;
+    let mut admin = Client::connect(addresses.admin).await;
+    let order =
+        format!("POST /api/purge HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Bearerd-Admin: 1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    assert_eq!(admin.exchange(order).await.body.json(), json!({ "purged": 9, "revoked": 9 }));
+    until(addresses.metrics, "bearerd_revocations_pending", |value| value == 0.0).await;
+    for number in 0..10 {
+        assert_eq!(get(addresses.callers[0], "/", &[("x-api-key", &format!("key-{number}"))]).await.status, 200);
+    }
+    assert_eq!(service.calls(Operation::Create), 20, "nothing came back");
+}
+
+#[tokio::test]
 async fn a_restored_token_is_renewed_and_ends_in_its_time() {
     let (service, upstream) = surroundings().await;
     service.set_lifetime(Duration::from_secs(6));
