@@ -3,13 +3,15 @@
 //! The file is read once a second rather than watched: that sees a rewrite, a rename and the swap of Kubernetes' `..data` link alike, on every file
 //! system, for the price of one small read.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustix::fs::OFlags;
 use tokio::sync::watch;
 use tokio::time;
 use zeroize::Zeroizing;
@@ -49,8 +51,16 @@ pub enum Error {
 pub fn read(file: &Path) -> Result<Secret, Error> {
     let unreadable = |cause| Error::Unreadable { file: file.to_owned(), cause };
     let unusable = |what| Error::Unusable { file: file.to_owned(), what };
-    let mut bytes = Zeroizing::new(Vec::new());
-    File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    // Without this, a pipe would be waited for.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(file).map_err(unreadable)?;
+    let found = opened.metadata().map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(unusable("is not a regular file: it must hold an API key"));
+    }
+    // Room for all of it: a copy that is left behind by a growing one would not be wiped.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(found.len().min(MAX_BYTES)).unwrap_or_default() + 64));
+    opened.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(unusable("is longer than 64 KiB: it must hold an API key alone"));
     }
@@ -147,7 +157,10 @@ mod tests {
         fs::write(&file, "x".repeat(70_000)).unwrap();
         assert!(matches!(read(&file), Err(Error::Unusable { .. })));
         assert!(matches!(read(&folder.path().join("none")), Err(Error::Unreadable { .. })));
-        assert!(matches!(read(folder.path()), Err(Error::Unreadable { .. })));
+        assert!(matches!(read(folder.path()), Err(Error::Unusable { .. })));
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(matches!(read(&pipe), Err(Error::Unusable { .. })), "and it is not waited for");
     }
 
     #[tokio::test(start_paused = true)]

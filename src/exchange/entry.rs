@@ -126,10 +126,11 @@ impl Entry {
     /// Whether it should be renewed now. Where not, the next use is told on.
     pub(super) fn wants_renewal(&self, now: Reading) -> bool {
         self.note_use(now);
+        let is_warm = || now.uptime.saturating_sub(self.agenda().last_used) < WARM;
         match self.grant.keep {
             Keep::Always => true,
-            Keep::Warm => now.uptime.saturating_sub(self.agenda().last_used) < WARM,
-            Keep::InUse => self.is_marked_or_lapses(mark::USED, mark::RENEWAL_LAPSED),
+            Keep::Warm if is_warm() => true,
+            Keep::Warm | Keep::InUse => self.is_marked_or_lapses(mark::USED, mark::RENEWAL_LAPSED),
         }
     }
 

@@ -1,8 +1,10 @@
 //! Sinks: the current token in a file, for applications that read theirs there.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +16,11 @@ use crate::secret::Secret;
 
 /// The wait before a file that could not be written is tried again, or a token that is not there is asked for.
 const RETRY: Duration = Duration::from_secs(1);
-/// How a file is called until it takes the place of the one before.
-const UNFINISHED: &str = ".bearerd-sink-";
+/// How a file is called until it takes the place of the one before: this, the name that it will have, a dot and random letters.
+const UNFINISHED: &str = ".bearerd-sink.";
+
+/// Random letters in such a name.
+const RANDOM: usize = 8;
 
 /// Why a token cannot be written to its file.
 #[derive(Debug, thiserror::Error)]
@@ -41,19 +46,30 @@ pub struct Sink {
     path: PathBuf,
     mode: u32,
     key: Arc<OwnKey>,
+    has_token: AtomicBool,
+    /// Held while the file is written.
+    written: Mutex<Written>,
+}
+
+#[derive(Default)]
+struct Written {
     /// What was written last.
-    written: Mutex<Option<Secret>>,
+    token: Option<Secret>,
+    /// Nothing is written any more.
+    is_closed: bool,
+    /// The last attempt failed, and that was told.
+    is_failing: bool,
 }
 
 impl Sink {
     /// Keeps the token of `key` in the file at `path`, with these permission bits.
     pub fn new(path: PathBuf, mode: u32, key: Arc<OwnKey>) -> Self {
-        Self { path, mode, key, written: Mutex::default() }
+        Self { path, mode, key, has_token: AtomicBool::new(false), written: Mutex::default() }
     }
 
     /// Whether the file has had a token.
     pub fn has_token(&self) -> bool {
-        self.lock().is_some()
+        self.has_token.load(Ordering::Acquire)
     }
 
     /// Keeps the file up to date for as long as the process lives.
@@ -78,29 +94,40 @@ impl Sink {
 
     async fn put(self: &Arc<Self>, granted: &Granted) -> bool {
         let token = granted.token().value();
-        if self.lock().as_ref() == Some(&token) {
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || this.put_now(token)).await.unwrap_or(false)
+    }
+
+    fn put_now(&self, token: Secret) -> bool {
+        let mut written = self.lock();
+        if written.is_closed || written.token.as_ref() == Some(&token) {
             return true;
         }
-        let this = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || this.write(token)).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a sink has an old token or none");
+        match self.write(&token) {
+            Ok(()) => {
+                *written = Written { token: Some(token), ..Written::default() };
+                self.has_token.store(true, Ordering::Release);
+                true
+            }
+            Err(error) => {
+                if !written.is_failing {
+                    tracing::error!(%error, "a sink has an old token or none; it is tried again");
+                }
+                written.is_failing = true;
                 false
             }
-            Err(_) => false,
         }
     }
 
     /// Whoever reads the file meanwhile gets the whole old token or the whole new one.
-    fn write(&self, token: Secret) -> Result<(), Error> {
+    fn write(&self, token: &Secret) -> Result<(), Error> {
         let unwritable = |cause| Error::Unwritable { path: self.path.clone(), cause };
         if self.path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
             return Err(Error::NotAFile { path: self.path.clone() });
         }
-        let mut written = self.lock();
         let mut file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
+            .prefix(&self.unfinished())
+            .rand_bytes(RANDOM)
             .permissions(std::fs::Permissions::from_mode(self.mode))
             .tempfile_in(self.folder())
             .map_err(unwritable)?;
@@ -108,13 +135,14 @@ impl Sink {
         file.as_file().set_permissions(std::fs::Permissions::from_mode(self.mode)).map_err(unwritable)?;
         file.write_all(token.expose().as_bytes()).map_err(unwritable)?;
         file.persist(&self.path).map_err(|error| unwritable(error.error))?;
-        *written = Some(token);
         Ok(())
     }
 
     /// Takes the token away at the end, unless somebody else has written the file since.
     pub fn remove(&self) {
-        let Some(token) = self.lock().take() else { return };
+        let mut written = self.lock();
+        written.is_closed = true;
+        let Some(token) = written.token.take() else { return };
         if std::fs::read(&self.path).is_ok_and(|found| found == token.expose().as_bytes())
             && let Err(error) = std::fs::remove_file(&self.path)
         {
@@ -122,23 +150,28 @@ impl Sink {
         }
     }
 
-    /// What a process that was killed in the middle of a write left behind.
+    /// What a process that was killed in the middle of a write left behind. The name says whose it was: ours alone.
     fn clear_unfinished(&self) {
         let Ok(entries) = std::fs::read_dir(self.folder()) else { return };
-        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)) {
-            // Another sink of ours may just be writing it; then that one writes again.
-            let is_old = entry.metadata().and_then(|found| found.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > 60 * RETRY));
-            if is_old {
-                let _ = std::fs::remove_file(entry.path());
-            }
+        let unfinished = self.unfinished();
+        let is_ours = |name: &OsStr| {
+            let random = name.to_str().and_then(|name| name.strip_prefix(&unfinished));
+            random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        };
+        for entry in entries.flatten().filter(|entry| is_ours(&entry.file_name())) {
+            let _ = std::fs::remove_file(entry.path());
         }
+    }
+
+    fn unfinished(&self) -> String {
+        format!("{UNFINISHED}{}.", self.path.file_name().unwrap_or_default().to_string_lossy())
     }
 
     fn folder(&self) -> &Path {
         self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Secret>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -108,6 +108,9 @@ async fn a_sink_writes_through_no_link_and_leaves_what_others_wrote() {
     let (service, upstream) = surroundings().await;
     let (folder, key) = key_file();
     let (path, target) = (folder.path().join("token"), folder.path().join("target"));
+    let (left, theirs) = (folder.path().join(".bearerd-sink.token.Ab3dEf9h"), folder.path().join(".bearerd-sink-notes.txt"));
+    fs::write(&left, "of a process that was killed").unwrap();
+    fs::write(&theirs, "not ours").unwrap();
     symlink(&target, &path).unwrap();
     let sections =
         format!("sinks: [{{ credential: {{ mounted: {{ file: {key} }} }}, path: {} }}]\nshutdown: {{ delay: 0s }}", path.display());
@@ -117,6 +120,7 @@ async fn a_sink_writes_through_no_link_and_leaves_what_others_wrote() {
     fs::remove_file(&path).unwrap();
     while bearerd.probe("/readyz").await != 200 {}
     assert!(!target.exists());
+    assert_eq!((left.exists(), theirs.exists()), (false, true));
     replace(path.to_str().unwrap(), "somebody else's");
     bearerd.stop(Stop::Drain);
     bearerd.ended().await;

@@ -59,6 +59,22 @@ async fn kept_warm_for_a_day_after_the_last_use_and_ones_own_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cooled_down_is_warm_again_with_its_next_use() {
+    let stand = Stand::new(Terms { keep: Keep::Warm, ..terms() });
+    stand.ask("k").await.unwrap();
+    // Past a day, in the time between the renewal that was not made and the end.
+    let mut before = 0;
+    while stand.clock.reading().uptime < 24 * 3600 * SECOND || stand.script.count("create") != before {
+        before = stand.script.count("create");
+        time::sleep(3000 * SECOND).await;
+    }
+    stand.ask("k").await.unwrap();
+    time::sleep(SECOND).await;
+    assert_eq!(stand.script.count("create"), before + 1);
+    assert!(stand.is_warm("k").await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_renewal_backs_off_and_tries_once_more_just_before_the_end() {
     let stand = Stand::bounded(terms(), Bounds { breaker_failures: 1000, ..bounds() }, 10);
     let first = text(&stand.ask("k").await.unwrap());
