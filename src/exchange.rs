@@ -3,6 +3,7 @@
 //! A look-up is a keyed hash and one map access; it takes no lock across an await and starts nothing. Only a miss goes on to a mint, which runs
 //! in a task of its own: a caller who hangs up neither cancels it for the others nor causes a second one (rule 8 of the design).
 
+mod backoff;
 mod budget;
 mod cache;
 mod entry;

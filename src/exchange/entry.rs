@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::time::delay_queue;
 
+use super::backoff::Backoff;
 use super::grant::{Details, Grant, Keep};
 use crate::clock::Reading;
 use crate::credential::Credential;
@@ -27,9 +28,8 @@ mod mark {
 
 /// `keep_warm` goes on for so long after the last use.
 const WARM: Duration = Duration::from_secs(24 * 3600);
-/// The first pause after a failed renewal or check; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pause before the first check of what could not be checked when it was minted.
+const CHECK_SOON: Duration = Duration::from_secs(1);
 
 /// A credential's token for one route's parameters.
 pub struct Entry {
@@ -51,8 +51,8 @@ pub(super) struct Agenda {
     pub(super) gone: bool,
     pub(super) renew_at: Option<Duration>,
     pub(super) check_at: Option<Duration>,
-    /// In a row, of renewals and checks.
-    failures: u32,
+    /// Of renewals and checks.
+    backoff: Backoff,
     last_used: Duration,
     /// When an upstream's 401 last made us mint.
     pub(super) rejected_at: Option<Duration>,
@@ -112,14 +112,14 @@ impl Entry {
 
     fn plan(&self, checked: bool, now: Reading) {
         let mut agenda = self.agenda();
-        agenda.failures = 0;
+        agenda.backoff.reset();
         agenda.renew_at = Some(self.token.load().renewal_due(JITTER.start() + fastrand::f64() * (JITTER.end() - JITTER.start())));
         agenda.check_at = match self.grant.details {
             Details::Off => None,
             Details::OnMint if checked => None,
             // Anywhere in the first span, so that tokens minted together are not checked together.
             Details::Every(span) if checked => Some(now.uptime + span.mul_f64(fastrand::f64())),
-            Details::OnMint | Details::Every(_) => Some(now.uptime + FIRST_PAUSE),
+            Details::OnMint | Details::Every(_) => Some(now.uptime + CHECK_SOON),
         };
     }
 
@@ -170,7 +170,7 @@ impl Entry {
         let token = self.token.load();
         let last_chance = token.dies().saturating_sub((token.lifetime() / 10).min(Duration::from_secs(5)));
         let mut agenda = self.agenda();
-        let next = now.uptime + agenda.pause();
+        let next = now.uptime + agenda.backoff.pause();
         agenda.renew_at = match next {
             next if next <= last_chance => Some(next),
             _ if now.uptime < last_chance => Some(last_chance),
@@ -181,7 +181,7 @@ impl Entry {
     /// Plans the next check after one that gave a verdict.
     pub(super) fn checked(&self, now: Reading) {
         let mut agenda = self.agenda();
-        agenda.failures = 0;
+        agenda.backoff.reset();
         agenda.check_at = match self.grant.details {
             Details::Every(span) => Some(now.uptime + span),
             Details::Off | Details::OnMint => None,
@@ -191,7 +191,7 @@ impl Entry {
     /// Plans the next check after one that gave none.
     pub(super) fn check_failed(&self, now: Reading) {
         let mut agenda = self.agenda();
-        let pause = agenda.pause();
+        let pause = agenda.backoff.pause();
         agenda.check_at = Some(now.uptime + pause);
     }
 
@@ -204,13 +204,5 @@ impl Entry {
 
     pub(super) fn agenda(&self) -> MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Agenda {
-    fn pause(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }

@@ -5,13 +5,13 @@
 
 mod seal;
 mod store;
+mod writer;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -20,17 +20,12 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 
 use store::{Change, Store};
+use writer::{Writer, is_full};
 
 pub use seal::{Error as KeyError, Keys};
 
-/// How long tokens may wait to be written, for others to be written with them.
-const GATHER: Duration = Duration::from_millis(200);
-/// Changes in one transaction.
-const BATCH: usize = 4096;
 /// Changes that wait for the disk; past it tokens are not written.
 const QUEUE: usize = 10_000;
-/// The least time between two complaints about the disk.
-const COMPLAINT: Duration = Duration::from_secs(60);
 
 /// A token with what is known of it.
 #[derive(Clone, Debug)]
@@ -128,8 +123,7 @@ impl Ledger {
             tracing::warn!(records = found.unreadable, "records of the ledger open with none of its keys: they are dropped");
         }
         let (orders, queue) = sync_channel(QUEUE);
-        let writer =
-            Writer { store, keys, queue, path: path.to_owned(), complained: None, owed: Vec::new(), metrics: Arc::clone(&metrics) };
+        let writer = Writer::new(store, keys, queue, path, &metrics);
         let writer = thread::Builder::new()
             .name("bearerd-ledger".to_owned())
             .spawn(move || writer.run())
@@ -190,71 +184,6 @@ impl Drop for Ledger {
             // It panicked; there is nothing more to write.
             let _ = writer.join();
         }
-    }
-}
-
-fn is_full(cause: &io::Error) -> bool {
-    matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-struct Writer {
-    store: Store,
-    keys: Keys,
-    queue: Receiver<Order>,
-    path: PathBuf,
-    complained: Option<Instant>,
-    /// What could not be written yet, in order; nobody waits for it.
-    owed: Vec<Change>,
-    metrics: Arc<Metrics>,
-}
-
-impl Writer {
-    fn run(mut self) {
-        while let Ok(first) = self.queue.recv() {
-            let mut batch = vec![first];
-            self.gather(&mut batch);
-            let changes = self.owed.iter().chain(batch.iter().map(|order| &order.change));
-            let outcome = self.store.write(&self.keys, changes);
-            let outcome = outcome.map_err(|error| self.complain(error, batch.len()));
-            if outcome.is_ok() {
-                self.owed.clear();
-            }
-            for order in batch {
-                match order.promised {
-                    // Whoever asked may be gone: then nobody was told that it holds.
-                    Some(promised) => drop(promised.send(outcome)),
-                    // What is not taken out would come back after a restart.
-                    None if outcome.is_err() && self.owed.len() < QUEUE => self.owed.push(order.change),
-                    None => {}
-                }
-            }
-        }
-    }
-
-    /// Waits a moment for more to write at once, unless somebody waits for it.
-    fn gather(&self, batch: &mut Vec<Order>) {
-        let until = Instant::now() + GATHER;
-        let mut is_awaited = batch.iter().any(|order| order.promised.is_some());
-        while batch.len() < BATCH {
-            let wait = if is_awaited { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
-            match self.queue.recv_timeout(wait) {
-                Ok(order) => {
-                    is_awaited |= order.promised.is_some();
-                    batch.push(order);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    fn complain(&mut self, error: redb::Error, lost: usize) -> Unwritten {
-        let is_full = matches!(&error, redb::Error::Io(cause) if is_full(cause));
-        self.metrics.ledger_error(if is_full { "full" } else { "write" });
-        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
-            self.complained = Some(Instant::now());
-            tracing::error!(path = %self.path.display(), %error, changes = lost, "the ledger cannot be written; bearerd goes on without, revocations are refused");
-        }
-        Unwritten
     }
 }
 
@@ -420,15 +349,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let (orders, queue) = sync_channel(QUEUE);
         let metrics = Arc::new(Metrics::new().unwrap());
-        let writer = Writer {
-            store,
-            keys: keys(b"a"),
-            queue,
-            path: path.clone(),
-            complained: None,
-            owed: Vec::new(),
-            metrics: Arc::clone(&metrics),
-        };
+        let writer = Writer::new(store, keys(b"a"), queue, &path, &metrics);
         let writer = thread::spawn(move || writer.run());
         let ledger = Ledger { orders: Some(orders), writer: Some(writer), metrics };
         ledger.forget([1; 32]);

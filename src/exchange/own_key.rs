@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::time;
 
+use super::backoff::Backoff;
 use super::{Error, Exchange, Grant, Granted, Lookup};
 use crate::credential::{Kind, Presented};
 use crate::mounted::MountedKey;
 use crate::secret::Secret;
 
-/// The pause after a failed attempt to get the first token of a key; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often it is seen to that there still is a token: one may have been revoked, or have expired in an outage.
 const CHECK: Duration = Duration::from_secs(5);
 
@@ -48,14 +46,14 @@ impl OwnKey {
     /// Sees to it that there is a token, for as long as the process lives.
     pub async fn keep(self: Arc<Self>, exchange: Arc<Exchange>) {
         let mut changes = self.mounted.changes();
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::default();
         loop {
             let wanted = self.mounted.current();
             match exchange.token_for(&self.grant, &wanted).await {
                 Ok(_) => {
                     self.take_over(&exchange, wanted).await;
                     self.has_token.store(true, Ordering::Release);
-                    pause = FIRST_PAUSE;
+                    backoff.reset();
                     let _ = time::timeout(CHECK, changes.changed()).await;
                 }
                 Err(error) => {
@@ -64,8 +62,7 @@ impl OwnKey {
                         // Nothing is lost with the old key.
                         self.in_use.store(wanted);
                     }
-                    let _ = time::timeout(pause.mul_f64(0.5 + fastrand::f64() / 2.0), changes.changed()).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    let _ = time::timeout(backoff.pause(), changes.changed()).await;
                 }
             }
         }

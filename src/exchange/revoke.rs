@@ -3,13 +3,13 @@
 //! Possession is the authority (RFC 7009 section 2.1). A token that bearerd minted is queued; a stranger's is passed on at once and never queued, so that
 //! strangers can fill neither the queue nor the tombstones without the token service's word.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time;
 
+use super::backoff::Backoff;
 use super::budget::Priority;
 use super::entry::Entry;
 use super::issued::Origin;
@@ -21,8 +21,6 @@ use crate::clock::Timestamp;
 use crate::secret::{KeyedHash, Secret};
 use crate::token_service;
 
-/// The longest pause between two attempts to tell the token service.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Revocations that wait for the disk together.
 const AT_ONCE: usize = 256;
 /// After which a revocation that found no room may be tried again.
@@ -36,7 +34,7 @@ pub(super) struct Revocation {
     pub(super) token: Secret,
     /// When the token ends by itself.
     pub(super) until: Timestamp,
-    failures: AtomicU32,
+    backoff: Mutex<Backoff>,
 }
 
 /// How a revocation that a caller asked for came out.
@@ -150,7 +148,7 @@ impl Exchange {
 
 impl Revocation {
     pub(super) fn new(name: KeyedHash, service: &Arc<Service>, token: Secret, until: Timestamp) -> Self {
-        Self { name, service: Arc::clone(service), token, until, failures: AtomicU32::new(0) }
+        Self { name, service: Arc::clone(service), token, until, backoff: Mutex::default() }
     }
 
     /// Tells the token service once. What failed without a verdict is tried again until the token has ended by itself.
@@ -169,9 +167,8 @@ impl Revocation {
                 self.end(exchange, "failed");
             }
             Err(failure) => {
-                let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(service = self.service.name(), %failure, failures, "a revocation could not be carried out yet");
-                let pause = Duration::from_secs(1 << failures.min(6)).min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0);
+                tracing::warn!(service = self.service.name(), %failure, "a revocation could not be carried out yet");
+                let pause = self.backoff.lock().unwrap_or_else(PoisonError::into_inner).pause();
                 self.service.plan(Plan::RevokeAt(Arc::clone(self), time::Instant::now() + pause));
             }
         }

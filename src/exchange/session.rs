@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use super::backoff::Backoff;
 use super::budget::Priority;
 use super::entry::Entry;
 use super::grant::Grant;
@@ -15,9 +16,6 @@ use super::timetable::Plan;
 use super::{Error, Exchange};
 use crate::credential::{Credential, Kind};
 use crate::secret::{BuildAlreadyHashed, HashKey, KeyedHash, Secret};
-
-/// The pause after a refresh that failed without a verdict, at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// One caller's session with a token service.
 pub(super) struct Session {
@@ -28,7 +26,7 @@ pub(super) struct Session {
     current: ArcSwap<Secret>,
     /// What was minted from it; it ends with the last of them.
     entries: Mutex<Vec<Weak<Entry>>>,
-    failures: Mutex<u32>,
+    backoff: Mutex<Backoff>,
 }
 
 /// The sessions that tokens at hand were minted from, by the psToken that callers present.
@@ -65,7 +63,7 @@ impl Sessions {
                 refresh: grant.session_refresh,
                 current: ArcSwap::from_pointee(entry.credential.value.clone()),
                 entries: Mutex::default(),
-                failures: Mutex::new(0),
+                backoff: Mutex::default(),
             });
             session.plan(session.refresh);
             session
@@ -111,22 +109,20 @@ impl Session {
         let Ok(turn) = self.service.turn(Priority::Renewal).await else { return };
         let answer = self.service.refresh_token(&self.current.load()).await;
         drop(turn);
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Ok(token) => {
-                *failures = 0;
+                backoff.reset();
                 self.current.store(Arc::new(token));
                 self.plan(self.refresh);
             }
             Err(Failure::Call(crate::token_service::Error::Denied)) => {
-                drop(failures);
+                drop(backoff);
                 self.end(exchange);
             }
             Err(failure) => {
                 tracing::warn!(service = self.service.name(), %failure, "a session could not be refreshed; another attempt follows");
-                let pause = Duration::from_secs(1 << (*failures).min(6)).min(LONGEST_PAUSE);
-                *failures += 1;
-                self.plan(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+                self.plan(backoff.pause());
             }
         }
     }
