@@ -315,7 +315,7 @@ impl Exchange {
                 landing.land(Ok(granted));
             } else if let Some(error) = self.negative.get(&key, now.wall) {
                 landing.land(Err(error));
-            } else if credential.kind == Kind::SessionToken && self.is_revoked(&Secret::from(&*credential.value)) {
+            } else if credential.kind == Kind::SessionToken && self.is_revoked(&grant.service, &Secret::from(&*credential.value)) {
                 landing.land(Err(Error::Denied));
             } else if let Some(granted) = self.revive(grant, credential, key) {
                 landing.land(Ok(granted));

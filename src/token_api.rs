@@ -136,7 +136,7 @@ impl TokenApi {
             return Ok(Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", JSON_ONLY));
         }
         let token = request::access_token(asked.body)?;
-        if self.on_revoke == OnRevoke::Release && self.exchange.has_issued(&token) {
+        if self.on_revoke == OnRevoke::Release && self.exchange.has_issued(&self.service, &token) {
             return Ok(Answer::empty(StatusCode::NO_CONTENT));
         }
         Ok(match self.exchange.revoke(&self.service, &token).await {

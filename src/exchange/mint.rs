@@ -184,7 +184,7 @@ impl Mint {
     /// a minted token is used, and checked later.
     async fn checked(&self, token: &Token) -> Result<Verdict, Error> {
         self.until_valid(token).await?;
-        if self.exchange.is_revoked(&token.value()) {
+        if self.exchange.is_revoked(&self.grant.service, &token.value()) {
             // A service that caches may answer what was revoked a moment ago.
             return Ok(Verdict::Dead);
         }

@@ -103,7 +103,7 @@ impl Exchange {
     /// # Errors
     /// What the token service said, or that it cannot be asked.
     pub async fn details(self: &Arc<Self>, service: &Arc<Service>, token: &Secret) -> Result<Arc<TokenDetails>, Refused> {
-        let name = self.tombstones.name(token);
+        let name = self.tombstones.name(&service.identity, token);
         if self.tombstones.has(&name, self.clock.now()) {
             return Err(Refused::Relayed(token_service::Error::Denied));
         }

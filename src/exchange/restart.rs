@@ -106,23 +106,23 @@ impl Exchange {
         for saved in tokens {
             let Some(service) = services.get(&saved.service) else { continue };
             let name = KeyedHash::from_bytes(saved.name);
-            self.issued.add(self.tombstones.name(&saved.text), Origin { entry: name, expires: saved.expires }, now);
+            let token = self.tombstones.name(&service.identity, &saved.text);
+            self.issued.add(token, Origin { entry: name, expires: saved.expires }, now);
             self.records.dormant().insert(name, Dormant { saved, service: Arc::clone(service) });
         }
         self.runtime.spawn(tidy(Arc::clone(&self.records), self.clock.clone()));
         *self.records.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(ledger));
         for saved in revocations {
-            // Its name may be of a former key.
-            let name = self.tombstones.name(&saved.token);
-            if self.tombstones.set(name, Some(saved.until), self.clock.now()).is_err() {
-                tracing::error!("there is no room for all revocations of the ledger: see `cache.tombstones`");
-            }
             let Some(service) = services.get(&saved.service) else {
                 tracing::error!(service = saved.service, "a revocation cannot be carried out: there is no such token service any more");
                 self.metrics.revocation("failed");
                 self.records.done(KeyedHash::from_bytes(saved.id));
                 continue;
             };
+            let name = self.tombstones.name(&service.identity, &saved.token);
+            if self.tombstones.set(name, Some(saved.until), self.clock.now()).is_err() {
+                tracing::error!("there is no room for all revocations of the ledger: see `cache.tombstones`");
+            }
             self.enqueue(Revocation::new(KeyedHash::from_bytes(saved.id), service, saved.token, saved.until));
         }
     }
@@ -138,7 +138,7 @@ impl Exchange {
         };
         let now = self.clock.reading();
         let token = Token::restore(&saved.text, saved.minted, saved.expires, now).ok()?;
-        if !token.is_valid(now, grant.service.bounds.skew) || self.is_revoked(&saved.text) {
+        if !token.is_valid(now, grant.service.bounds.skew) || self.is_revoked(&grant.service, &saved.text) {
             self.records.forget(name);
             return None;
         }
@@ -162,7 +162,7 @@ impl Exchange {
             self.records.forget(*name);
             if revoke {
                 let origin = Origin { entry: *name, expires: saved.expires };
-                outcomes.push(self.accept(service, &saved.text, self.tombstones.name(&saved.text), origin).await);
+                outcomes.push(self.accept(service, &saved.text, self.tombstones.name(&service.identity, &saved.text), origin).await);
             }
         }
         (meant.len(), outcomes)
@@ -170,7 +170,7 @@ impl Exchange {
 
     /// Everything that knows of entries learns of this one's token.
     pub(super) fn note_token(&self, entry: &Arc<Entry>, token: &Token, now: Timestamp) {
-        let name = self.tombstones.name(&token.value());
+        let name = self.tombstones.name(&entry.grant.service.identity, &token.value());
         self.issued.add(name, Origin { entry: entry.key, expires: token.expires() }, now);
         self.records.keep(entry, token);
         entry.grant.service.plan(Plan::Watch(Arc::clone(entry)));

@@ -55,7 +55,7 @@ impl Exchange {
     /// # Errors
     /// What the token service said to a token that is not bearerd's, or that the revocation cannot be accepted now.
     pub async fn revoke(self: &Arc<Self>, service: &Arc<Service>, token: &Secret) -> Result<(), Refused> {
-        let name = self.tombstones.name(token);
+        let name = self.tombstones.name(&service.identity, token);
         let now = self.clock.now();
         if self.tombstones.has(&name, now) {
             // It is dead: that is what the caller wants (RFC 7009 section 2.2).
@@ -75,7 +75,7 @@ impl Exchange {
         let token = entry.token();
         let value = token.value();
         let origin = Origin { entry: entry.key, expires: token.expires() };
-        self.accept(&entry.grant.service, &value, self.tombstones.name(&value), origin).await
+        self.accept(&entry.grant.service, &value, self.tombstones.name(&entry.grant.service.identity, &value), origin).await
     }
 
     /// Revokes the tokens of many entries, a good number at one time: each waits for the disk, which takes many in one go.
@@ -136,13 +136,13 @@ impl Exchange {
     }
 
     /// Whether bearerd minted this token and it has not expired.
-    pub fn has_issued(&self, token: &Secret) -> bool {
-        self.issued.origin(&self.tombstones.name(token)).is_some_and(|origin| origin.expires > self.clock.now())
+    pub fn has_issued(&self, service: &Service, token: &Secret) -> bool {
+        self.issued.origin(&self.tombstones.name(&service.identity, token)).is_some_and(|origin| origin.expires > self.clock.now())
     }
 
     /// Whether the token was revoked here.
-    pub(super) fn is_revoked(&self, token: &Secret) -> bool {
-        self.tombstones.has(&self.tombstones.name(token), self.clock.now())
+    pub(super) fn is_revoked(&self, service: &Service, token: &Secret) -> bool {
+        self.tombstones.has(&self.tombstones.name(&service.identity, token), self.clock.now())
     }
 }
 

@@ -24,10 +24,10 @@ impl Tombstones {
         Self { hash_key, until: Mutex::default(), max_entries, ttl }
     }
 
-    /// What a token is called here.
-    pub(super) fn name(&self, token: &Secret) -> KeyedHash {
+    /// What a token of a token service (its kind and URL) is called here. The same text at another service is another token.
+    pub(super) fn name(&self, (kind, url): &(&'static str, String), token: &Secret) -> KeyedHash {
         let mut hasher = self.hash_key.hasher();
-        hasher.field(b"token").field(token.expose().as_bytes());
+        hasher.field(kind.as_bytes()).field(url.as_bytes()).field(token.expose().as_bytes());
         hasher.finish()
     }
 
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn they_end_with_the_token_and_a_full_house_takes_no_more() {
         let tombstones = Tombstones::new(HashKey::random().unwrap(), 2, Duration::from_secs(100));
-        let name = |text: &str| tombstones.name(&Secret::from(text));
+        let name = |text: &str| tombstones.name(&("iap", String::new()), &Secret::from(text));
         let at = Timestamp::from_secs;
         tombstones.set(name("a"), Some(at(10)), at(0)).unwrap();
         tombstones.set(name("b"), None, at(0)).unwrap();

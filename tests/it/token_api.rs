@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, Response, get};
 use crate::support::stage::{Stage, configuration, surroundings};
-use crate::support::token_service::{Behaviour, Operation, claims, subject};
+use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService, claims, subject};
 
 const ROUTES: &str = "  - { name: tokens, token_api: default }\n  - { name: app, upstream: app, validate: { details: off } }";
 
@@ -138,6 +138,26 @@ async fn where_tombstones_are_full_a_revocation_is_refused_and_the_token_lives()
     let refused = with_body(&stage.bearerd, "DELETE /v1/tokens", &other).await;
     assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
     assert_eq!(details(&stage.bearerd, &other).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_of_one_service_is_a_strangers_at_another() {
+    let (service, upstream) = surroundings().await;
+    let other = ScriptedTokenService::start().await;
+    let bearerd = Bearerd::start(&format!(
+        "token_services: {{ default: {{ kind: iap, url: \"{}\" }}, lab: {{ kind: iap, url: \"{}\" }} }}\n\
+         upstreams: {{ app: {{ servers: [\"{}\"] }} }}\nroutes:\n  - {{ token_api: default }}\n\
+         \x20 - {{ upstream: app, token: {{ service: lab }} }}\n",
+        service.url(),
+        other.url(),
+        upstream.address()
+    ));
+    assert_eq!(get(bearerd.address(), "/", &[("x-api-key", "k")]).await.status, 200);
+    let lab = upstream.requests()[0].head.header("authorization").unwrap()["Bearer ".len()..].to_owned();
+    service.next(Operation::Revoke, Behaviour::status(401));
+    assert_eq!(with_body(&bearerd, "DELETE /v1/tokens", &lab).await.status, 401, "passed on to the one that was asked");
+    assert_eq!(get(bearerd.address(), "/", &[("x-api-key", "k")]).await.status, 200);
+    assert_eq!((other.calls(Operation::Create), other.calls(Operation::Revoke)), (1, 0), "it lives");
 }
 
 #[tokio::test]
