@@ -385,16 +385,21 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn a_broken_file_is_never_a_panic_nor_a_wrong_token(cut in proptest::option::of(0usize..1 << 20), flips in proptest::collection::vec((0usize..1 << 20, 1u8..), 0..20)) {
+        fn a_broken_file_is_never_a_panic_nor_a_wrong_token(cut in proptest::option::of(0usize..1 << 20), flips in proptest::collection::vec((0u8..3, 0usize..1 << 20, 1u8..), 0..12)) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("ledger.redb");
             let (ledger, _) = open(&path, b"a").unwrap();
             (1..20).for_each(|number| ledger.keep(token(number, 60)));
             drop(ledger);
             let mut bytes = fs::read(&path).unwrap();
-            for (number, (place, bits)) in flips.into_iter().enumerate() {
-                // Every other one hits the first page, where a flip does most.
-                let place = place % if number % 2 == 0 { 512 } else { bytes.len() };
+            // Where a flip does most: the first page, and the definitions of tables.
+            let definitions: Vec<usize> = (0..bytes.len() - 6).filter(|place| bytes[*place..].starts_with(b"tokens")).collect();
+            for (kind, place, bits) in flips {
+                let place = match kind {
+                    0 => place % 4096,
+                    1 => (definitions[place % definitions.len()] + place / 64 % 128).saturating_sub(64) % bytes.len(),
+                    _ => place % bytes.len(),
+                };
                 bytes[place] ^= bits;
             }
             bytes.truncate(cut.map_or(bytes.len(), |cut| cut % bytes.len()));

@@ -55,7 +55,7 @@ async fn fifty_calls_are_one_and_each_set_of_parameters_and_credential_its_own()
     }
     assert_eq!(stage.service.calls(Operation::Create), 6);
     assert_eq!(stage.upstream.requests().len(), 0);
-    assert_eq!(stage.bearerd.value(r#"bearerd_auth_decisions_total{reason="",result="allowed",route="tokens"}"#).await, 55.0);
+    stage.bearerd.until(r#"bearerd_auth_decisions_total{reason="",result="allowed",route="tokens"}"#, 55.0).await;
 }
 
 #[tokio::test]

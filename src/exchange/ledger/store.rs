@@ -151,6 +151,7 @@ impl Store {
         let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(Unusable::Corrupt("it is broken".to_owned())));
         opened.map_err(|unusable| match unusable {
             Unusable::Corrupt(why) => redb::Error::Corrupted(why),
+            Unusable::Failed(OpenError::Io { cause }) => redb::Error::Io(cause),
             Unusable::Failed(error) => redb::Error::Io(io::Error::other(error)),
         })
     }
@@ -161,12 +162,18 @@ fn database(path: &Path) -> Result<Database, Unusable> {
     let file =
         std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(OWNER_ONLY).open(path).map_err(failed)?;
     file.set_permissions(std::fs::Permissions::from_mode(OWNER_ONLY)).map_err(failed)?;
-    match file.try_lock() {
+    let was_whole = match file.try_lock() {
         Ok(()) => distrust(&file)?,
         Err(std::fs::TryLockError::WouldBlock) => return Err(Unusable::Failed(OpenError::Busy)),
         Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
-    }
-    Database::builder().set_cache_size(CACHE).create_file(file).map_err(|error| match error {
+    };
+    // Its second step comes only where checksums are wrong: redb would go back to the commit before, and a revocation that was accepted with it.
+    let no_older = move |repair: &mut redb::RepairSession| {
+        if was_whole && repair.progress() > 0.0 && repair.progress() < 0.5 {
+            repair.abort();
+        }
+    };
+    Database::builder().set_cache_size(CACHE).set_repair_callback(no_older).create_file(file).map_err(|error| match error {
         DatabaseError::Storage(StorageError::Io(cause)) if cause.kind() == io::ErrorKind::InvalidData => {
             Unusable::Corrupt(cause.to_string())
         }
@@ -181,16 +188,19 @@ const FLAGS: usize = 9;
 const NUMBERS: usize = 12;
 /// In the byte of flags: every page is to be checked against its checksum.
 const RECOVERY_REQUIRED: u8 = 2;
+/// In the byte of flags: the last commit is whole, and pages need no check. Taken out, or redb checks the start of the file alone.
+const TWO_PHASE: u8 = 4;
 const PAGE: u64 = 4096;
 
 /// redb believes a file that was closed in order: it follows what a flipped bit makes of a page's number, and asks for memory without end. So every file
-/// is opened as one that was not, which has its checksums verified, and what no checksum covers is checked here.
-fn distrust(file: &File) -> Result<(), Unusable> {
+/// is opened as one that was not, which has its checksums verified, and what no checksum covers is checked here. Tells whether the last commit claims
+/// to be whole.
+fn distrust(file: &File) -> Result<bool, Unusable> {
     let failed = |cause| Unusable::Failed(OpenError::Io { cause });
     let corrupt = |why: &str| Unusable::Corrupt(why.to_owned());
     let length = file.metadata().map_err(failed)?.len();
     if length == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let mut start = [0; START];
     file.read_exact_at(&mut start, 0).map_err(|_| corrupt("it is too short"))?;
@@ -207,7 +217,8 @@ fn distrust(file: &File) -> Result<(), Unusable> {
     if page != PAGE || pages == 0 || !pages.is_power_of_two() || header_pages > pages || needed.is_none_or(|needed| needed > length) {
         return Err(corrupt("its first page is damaged"));
     }
-    file.write_all_at(&[start[FLAGS] | RECOVERY_REQUIRED], FLAGS as u64).map_err(failed)
+    file.write_all_at(&[(start[FLAGS] | RECOVERY_REQUIRED) & !TWO_PHASE], FLAGS as u64).map_err(failed)?;
+    Ok(start[FLAGS] & TWO_PHASE != 0)
 }
 
 fn put_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
@@ -246,20 +257,21 @@ fn read(database: &Database, keys: &Keys, now: Timestamp) -> Result<Found, Unusa
                 continue;
             }
             let (service, text) = (token.s.into_owned(), Secret::from(&*token.t));
-            let change = match table {
+            match table {
                 Table::Tokens => {
                     let saved = SavedToken { name, service, text, minted: Timestamp::from_millis(token.m), expires: until };
-                    found.tokens.push(saved.clone());
-                    Change::Keep(saved)
+                    if !newest {
+                        stale.renew.push(Change::Keep(saved.clone()));
+                    }
+                    found.tokens.push(saved);
                 }
                 Table::Revocations | Table::Meta => {
                     let saved = SavedRevocation { id: name, service, token: text, until };
-                    found.revocations.push(saved.clone());
-                    Change::Promise(saved, Vec::new())
+                    if !newest {
+                        stale.renew.push(Change::Promise(saved.clone(), Vec::new()));
+                    }
+                    found.revocations.push(saved);
                 }
-            };
-            if !newest {
-                stale.renew.push(change);
             }
         }
     }

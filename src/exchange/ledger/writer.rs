@@ -23,6 +23,11 @@ pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// The time until what could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The longest wait for an order; any would do.
+const IDLE: Duration = Duration::from_secs(3600);
+
 /// The one thread that writes.
 pub(super) struct Writer {
     store: Store,
@@ -42,23 +47,37 @@ impl Writer {
 
     /// Writes until nobody can order any more and the queue is empty.
     pub(super) fn run(mut self) {
-        while let Ok(first) = self.queue.recv() {
-            let mut batch = vec![first];
-            self.gather(&mut batch);
-            let changes = self.owed.iter().chain(batch.iter().map(|order| &order.change));
-            let outcome = self.store.write(&self.keys, changes);
-            let outcome = outcome.map_err(|error| self.complain(error, batch.len()));
-            if outcome.is_ok() {
-                self.owed.clear();
-            }
-            for order in batch {
-                match order.promised {
-                    // Whoever asked may be gone: then nobody was told that it holds.
-                    Some(promised) => drop(promised.send(outcome)),
-                    // What is not taken out would come back after a restart.
-                    None if outcome.is_err() && self.owed.len() < QUEUE => self.owed.push(order.change),
-                    None => {}
+        loop {
+            // What is owed is tried again even if nothing more comes.
+            let patience = if self.owed.is_empty() { IDLE } else { AGAIN };
+            match self.queue.recv_timeout(patience) {
+                Ok(first) => {
+                    let mut batch = vec![first];
+                    self.gather(&mut batch);
+                    self.write(batch);
                 }
+                Err(RecvTimeoutError::Timeout) if self.owed.is_empty() => {}
+                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) if self.owed.is_empty() => return,
+                Err(RecvTimeoutError::Disconnected) => return self.write(Vec::new()),
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Vec<Order>) {
+        let changes = self.owed.iter().chain(batch.iter().map(|order| &order.change));
+        let outcome = self.store.write(&self.keys, changes);
+        let outcome = outcome.map_err(|error| self.complain(error, batch.len()));
+        if outcome.is_ok() {
+            self.owed.clear();
+        }
+        for order in batch {
+            match order.promised {
+                // Whoever asked may be gone: then nobody was told that it holds.
+                Some(promised) => drop(promised.send(outcome)),
+                // What is not taken out would come back after a restart.
+                None if outcome.is_err() && self.owed.len() < QUEUE => self.owed.push(order.change),
+                None => {}
             }
         }
     }
