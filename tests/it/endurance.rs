@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 use crate::support::bearerd::{series, until};
-use crate::support::client::Client;
+use crate::support::client::{Client, get};
 use crate::support::process::Process;
 use crate::support::stage::{configuration, surroundings};
 use crate::support::token_service::{Behaviour, Operation};
@@ -128,9 +128,11 @@ struct Tally {
     lost: AtomicUsize,
 }
 
-/// Calls until nobody listens any more. A request counts as lost where it was sent on a connection that had not said `close`.
-async fn keep_calling(address: SocketAddr, tally: Arc<Tally>) {
-    while let Ok(mut client) = Client::try_connect(address).await {
+/// Calls, and connects anew where it was told to close, until `leave` is set, as a load balancer does that has seen the process unready. A request
+/// counts as lost where it was sent on a connection that had not said `close`.
+async fn keep_calling(address: SocketAddr, leave: Arc<AtomicBool>, tally: Arc<Tally>) {
+    while !leave.load(Ordering::SeqCst) {
+        let mut client = Client::connect(address).await;
         loop {
             let sent = client.try_send("GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: k\r\n\r\n").await;
             let answer = if sent.is_ok() { client.try_receive().await } else { None };
@@ -151,20 +153,22 @@ async fn keep_calling(address: SocketAddr, tally: Arc<Tally>) {
 async fn one_end_after_another_under_load_loses_no_request() {
     const CALLERS: usize = 20;
     let (service, upstream) = surroundings().await;
-    let text = configuration(&service, &upstream, "shutdown: { delay: 200ms, drain_timeout: 20s }", "  - { name: app, upstream: app }");
+    let text = configuration(&service, &upstream, "shutdown: { delay: 500ms, drain_timeout: 20s }", "  - { name: app, upstream: app }");
     for round in 0..ends() {
         let process = Process::run(&text);
         let addresses = process.addresses().await;
-        let tally = Arc::<Tally>::default();
-        let callers: JoinSet<()> = (0..CALLERS).map(|_| keep_calling(addresses.callers[0], Arc::clone(&tally))).collect();
+        let (leave, tally) = (Arc::<AtomicBool>::default(), Arc::<Tally>::default());
+        let callers: JoinSet<()> =
+            (0..CALLERS).map(|_| keep_calling(addresses.callers[0], Arc::clone(&leave), Arc::clone(&tally))).collect();
         // Each time at another moment.
         let requests = (CALLERS * (1 + fastrand::usize(..10))) as f64;
         until(addresses.metrics, r#"bearerd_requests_total{code="200",method="GET",route="app"}"#, |value| value >= requests).await;
         process.signal(Signal::TERM);
+        while get(addresses.metrics, "/readyz", &[]).await.status != 503 {}
+        leave.store(true, Ordering::SeqCst);
         assert!(process.ended().await.status.success(), "round {round}");
         callers.join_all().await;
         let (served, lost) = (tally.served.load(Ordering::SeqCst), tally.lost.load(Ordering::SeqCst));
-        // A connection that the kernel had accepted for nobody is no request of a connection: the last one of each caller at most.
         assert_eq!(lost, 0, "round {round}: of {served}");
     }
 }
