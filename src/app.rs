@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use assemble::OwnKeys;
+use assemble::{KeySources, OwnKeys};
 use axum::Router;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
@@ -25,8 +25,10 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::exchange::ledger::{KeyError, OpenError};
 use crate::exchange::{Exchange, Sink};
+use crate::http_client::trust;
 use crate::http_server;
 use crate::issuer::{self, Issuer};
+use crate::jwks::source;
 use crate::mounted;
 use crate::proxy::accept::{Connections, Listener};
 use crate::proxy::limits::Limits;
@@ -78,6 +80,17 @@ pub enum Error {
     /// The ledger's keys cannot be used.
     #[error(transparent)]
     LedgerKey(#[from] KeyError),
+    /// A key set's TLS files cannot be used.
+    #[error("the key set {url}: {cause}")]
+    KeySet {
+        /// Where it is.
+        url: String,
+        /// Why.
+        cause: trust::Error,
+    },
+    /// A key set's file cannot be used.
+    #[error(transparent)]
+    KeySetFile(#[from] source::Error),
     /// A mounted key cannot be used.
     #[error(transparent)]
     Mounted(#[from] mounted::Error),
@@ -112,6 +125,8 @@ impl Error {
                 | Self::LedgerKey(_)
                 | Self::Client { .. }
                 | Self::Issuer { .. }
+                | Self::KeySet { .. }
+                | Self::KeySetFile(_)
                 | Self::Mounted(_)
                 | Self::Upstream(_)
                 | Self::Unchecked(_)
@@ -259,8 +274,11 @@ impl App {
         for upstream in upstreams.values() {
             background.spawn(Arc::clone(upstream).keep_resolving());
         }
-        let mut own_keys = OwnKeys::default();
-        let proxy = assemble::proxy(config, &exchange, &services, &upstreams, &mut own_keys, &metrics)?;
+        let (mut own_keys, mut key_sources) = (OwnKeys::default(), KeySources::default());
+        let proxy = assemble::proxy(config, &exchange, &services, &upstreams, &mut own_keys, &mut key_sources, &metrics)?;
+        for source in key_sources.all() {
+            background.spawn(Arc::clone(source).keep());
+        }
         let sinks = assemble::sinks(config, &exchange, &services, &mut own_keys)?;
 
         let readiness = Arc::new(Readiness::default());

@@ -14,6 +14,7 @@ pub mod listener;
 mod load;
 pub mod operation;
 mod place;
+pub mod policy;
 mod positions;
 pub mod route;
 mod schema;

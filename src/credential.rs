@@ -1,11 +1,13 @@
 //! What a caller presents: an API key, a user and password, or a session token. Pure: headers and query in, credential or refusal out.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::refusal::{Reason, Refusal};
 use crate::secret::Secret;
@@ -19,6 +21,8 @@ pub enum Kind {
     Basic,
     /// A psToken: `Authorization: Bearer` to the token service.
     SessionToken,
+    /// A JWT: validated, and passed on; no token service mints from it.
+    Jwt,
 }
 
 impl Kind {
@@ -28,6 +32,7 @@ impl Kind {
             Self::ApiKey => "api_key",
             Self::Basic => "basic",
             Self::SessionToken => "session_token",
+            Self::Jwt => "jwt",
         }
     }
 }
@@ -67,6 +72,8 @@ pub enum Source {
     Basic,
     /// `Authorization: Bearer` with what is not a JWT.
     SessionToken,
+    /// `Authorization: Bearer` with a JWT.
+    Jwt,
 }
 
 /// What an `Authorization` value holds.
@@ -86,7 +93,7 @@ pub enum Scheme {
 ///
 /// # Errors
 /// [`Reason::MissingCredential`] where there is none; [`Reason::InvalidCredential`] where one is malformed, comes twice, or, with `one_only`,
-/// where several sources hold one; [`Reason::InvalidToken`] for a JWT where only session tokens are taken.
+/// where several sources hold one; [`Reason::InvalidToken`] for a JWT where only session tokens are taken, or the other way round.
 pub fn extract<'a>(sources: &[Source], one_only: bool, headers: &'a HeaderMap, query: Option<&'a str>) -> Result<Presented<'a>, Refusal> {
     let mut chosen = None;
     for source in sources {
@@ -97,8 +104,8 @@ pub fn extract<'a>(sources: &[Source], one_only: bool, headers: &'a HeaderMap, q
             Some(_) => {}
         }
     }
-    if sources.contains(&Source::SessionToken) && (chosen.is_none() || one_only) {
-        refuse_jwt(headers)?;
+    if chosen.is_none() || one_only {
+        refuse_other_bearer(sources, headers)?;
     }
     let (kind, value) = chosen.ok_or_else(|| Refusal::new(Reason::MissingCredential, expected(sources)))?;
     Ok(Presented { kind, value: checked(value)? })
@@ -113,6 +120,7 @@ fn find<'a>(source: &Source, headers: &'a HeaderMap, query: Option<&'a str>) -> 
         Source::Query(name) => query_parameter(query, name)?.map(|value| (Kind::ApiKey, value)),
         Source::Basic => authorization(headers, Scheme::Basic)?.map(|value| (Kind::Basic, value)),
         Source::SessionToken => authorization(headers, Scheme::SessionToken)?.map(|value| (Kind::SessionToken, value)),
+        Source::Jwt => authorization(headers, Scheme::Jwt)?.map(|value| (Kind::Jwt, value)),
     })
 }
 
@@ -135,15 +143,15 @@ fn authorization(headers: &HeaderMap, wanted: Scheme) -> Result<Option<Cow<'_, [
     Ok((scheme == wanted).then_some(Cow::Borrowed(text)))
 }
 
-/// A JWT is never tried as a session token.
-fn refuse_jwt(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.get(AUTHORIZATION).is_some_and(|value| scheme(value.as_bytes()).0 == Scheme::Jwt) {
-        return Err(Refusal::new(
-            Reason::InvalidToken,
-            "This route takes no JWT; send the API key or session token from which bearerd gets one.",
-        ));
-    }
-    Ok(())
+/// A JWT is never tried as a session token, nor the other way round. Where no Bearer is listed at all, one is no credential.
+fn refuse_other_bearer(sources: &[Source], headers: &HeaderMap) -> Result<(), Refusal> {
+    let wrong = match (sources.contains(&Source::SessionToken), sources.contains(&Source::Jwt)) {
+        (true, false) => (Scheme::Jwt, "This route takes no JWT; send the API key or session token from which bearerd gets one."),
+        (false, true) => (Scheme::SessionToken, "This route takes a JWT as a Bearer, and this is none."),
+        _ => return Ok(()),
+    };
+    let found = headers.get(AUTHORIZATION).map(|value| scheme(value.as_bytes()).0);
+    if found == Some(wrong.0) { Err(Refusal::new(Reason::InvalidToken, wrong.1)) } else { Ok(()) }
 }
 
 /// Splits an `Authorization` value into its scheme, which ignores case (RFC 9110 section 11.1), and the rest.
@@ -169,11 +177,33 @@ fn is_jwt(text: &[u8]) -> bool {
         return false;
     }
     let header = text.split(|byte| *byte == b'.').next().unwrap_or_default();
-    URL_SAFE_NO_PAD
-        .decode(header)
-        .ok()
-        .and_then(|json| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&json).ok())
-        .is_some_and(|header| header.contains_key("alg"))
+    URL_SAFE_NO_PAD.decode(header).ok().and_then(|json| serde_json::from_slice::<Header>(&json).ok()).is_some()
+}
+
+/// A JSON object with `alg`, of which nothing is kept. One with two of them is a JWT too: a malformed one.
+struct Header;
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the header of a JWT")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Header, A::Error> {
+                let mut has_algorithm = false;
+                while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+                    has_algorithm |= name == "alg";
+                    members.next_value::<IgnoredAny>()?;
+                }
+                if has_algorithm { Ok(Header) } else { Err(de::Error::missing_field("alg")) }
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
 }
 
 /// The decoded value of a query parameter that may come once. Its name ignores case, since some backends do.
@@ -220,6 +250,7 @@ fn expected(sources: &[Source]) -> String {
             Source::Query(name) => format!("the query parameter `{name}`"),
             Source::Basic => "`Authorization: Basic`".to_owned(),
             Source::SessionToken => "`Authorization: Bearer` with a session token".to_owned(),
+            Source::Jwt => "`Authorization: Bearer` with a JWT".to_owned(),
         })
         .collect();
     format!("Send a credential in {}.", places.join(", or "))
@@ -276,6 +307,19 @@ mod tests {
     fn an_unlisted_jwt_is_refused_and_never_tried_as_a_session() {
         assert_eq!(run(&all(), true, &[("authorization", JWT)], None), Err(Reason::InvalidToken));
         assert_eq!(run(&[Source::SessionToken], true, &[("authorization", JWT)], None), Err(Reason::InvalidToken));
+    }
+
+    #[test]
+    fn a_jwt_is_found_where_it_is_listed_and_a_session_token_is_none() {
+        let sources = [Source::Header(HeaderName::from_static("x-api-key")), Source::Jwt];
+        let token = JWT.strip_prefix("Bearer ").unwrap();
+        assert_eq!(run(&sources, true, &[("authorization", JWT)], None), Ok((Kind::Jwt, token.into())));
+        assert_eq!(run(&sources, true, &[("authorization", "Bearer pst_1")], None), Err(Reason::InvalidToken));
+        let both = [Source::SessionToken, Source::Jwt];
+        assert_eq!(run(&both, true, &[("authorization", "Bearer pst_1")], None), Ok((Kind::SessionToken, "pst_1".into())));
+        assert_eq!(run(&both, true, &[("authorization", JWT)], None), Ok((Kind::Jwt, token.into())));
+        assert_eq!(run(&sources, true, &[("x-api-key", "k"), ("authorization", JWT)], None), Err(Reason::InvalidCredential));
+        assert_eq!(run(&sources, false, &[("x-api-key", "k"), ("authorization", JWT)], None), Ok((Kind::ApiKey, "k".into())));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod mint;
 mod negative;
 mod on_behalf;
 mod own_key;
+mod presented;
 mod renew;
 mod restart;
 mod revalidate;
@@ -31,11 +32,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jsonwebtoken::Algorithm;
 use tokio::runtime::Handle;
 use tokio::time;
 
 use crate::clock::Clock;
 use crate::credential::{Kind, Presented};
+use crate::jwks::Fault;
+use crate::jwks::rules::Rules;
+use crate::jwks::source::Source;
 use crate::refusal::{Reason, Refusal};
 use crate::secret::{KeyedHash, Secret};
 use crate::telemetry::metrics::{Counted, Metrics};
@@ -47,6 +52,7 @@ use issued::Issued;
 use mint::{Mint, Occasion};
 use negative::Negative;
 use on_behalf::OnBehalf;
+use presented::Verdicts;
 use restart::Records;
 use session::Sessions;
 use single_flight::Flights;
@@ -56,6 +62,7 @@ use tombstones::Tombstones;
 pub use grant::{Details, Grant, HashKeys, Keep, Terms};
 pub use inventory::{Purged, Shown, Which};
 pub use own_key::OwnKey;
+pub use presented::Verifier;
 pub use revoke::Refused;
 pub use service::{Bounds, Service};
 pub use single_flight::Flight;
@@ -88,6 +95,12 @@ pub enum Error {
         /// After which it is worth to try again.
         retry_after: Duration,
     },
+    /// The JWT that a caller brought is not accepted: the caller needs another one.
+    #[error("the presented JWT is not accepted: {0}")]
+    InvalidToken(Fault),
+    /// The JWT that a caller brought was revoked, or the token service does not know it.
+    #[error("the presented JWT was revoked, or the token service does not know it")]
+    Revoked,
     /// The mint budget is used up: try again soon.
     #[error("too many mints wait, or this one took longer than `mint.wait`")]
     Budget,
@@ -117,6 +130,8 @@ impl Error {
                 Reason::Denied,
                 "The token service does not accept this credential. Check that it is complete, current and meant for this service.",
             ),
+            Self::InvalidToken(fault) => Refusal::new(Reason::InvalidToken, format!("The JWT is not accepted: {fault}.")),
+            Self::Revoked => Refusal::new(Reason::InvalidToken, "The JWT is not accepted: it was revoked, or its issuer does not know it."),
             Self::Forbidden(message) => Refusal::new(
                 Reason::Forbidden,
                 format!("The token service does not allow this credential what the route asks for: {message}"),
@@ -157,8 +172,8 @@ pub enum Lookup {
     Hit(Granted),
     /// A remembered refusal.
     Refused(Error),
-    /// Neither: ask [`Exchange::mint`] under this name.
-    Miss(KeyedHash),
+    /// Neither: ask [`Exchange::mint`].
+    Miss,
 }
 
 /// Whether a request began the mint that it waited for.
@@ -229,6 +244,8 @@ pub struct Exchange {
     issued: Issued,
     on_behalf: OnBehalf,
     tombstones: Tombstones,
+    verdicts: Verdicts,
+    verdict_flights: Flights<()>,
     clock: Clock,
     runtime: Handle,
     metrics: Arc<Metrics>,
@@ -249,6 +266,8 @@ impl Exchange {
             issued: Issued::new(usize::try_from(capacity.tokens).unwrap_or(usize::MAX).saturating_mul(2)),
             on_behalf: OnBehalf::new(capacity.tokens),
             tombstones: Tombstones::new(hash_key.clone(), capacity.tombstones, capacity.tombstone_ttl),
+            verdicts: presented::verdicts(capacity.tokens),
+            verdict_flights: Flights::default(),
             hash_keys,
             clock,
             runtime,
@@ -268,9 +287,20 @@ impl Exchange {
         Grant::new(&self.hash_keys, route, service, terms)
     }
 
-    /// Looks for a token that is valid at `at` without waiting for anything.
-    pub fn lookup(&self, grant: &Grant, credential: &Presented<'_>, at: Instant) -> Lookup {
-        let key = grant.key(credential);
+    /// How a route validates JWTs that callers bring, prepared once. Revocations and details are those of `service`.
+    pub fn verifier(
+        &self,
+        route: &str,
+        signature: Option<(Arc<Source>, Vec<Algorithm>)>,
+        rules: Rules,
+        details: Details,
+        service: Option<&Arc<Service>>,
+    ) -> Verifier {
+        Verifier::new(&self.hash_keys, route, signature, rules, details, service.cloned())
+    }
+
+    /// Looks for a token that is valid at `at`, under the key that [`Grant::key`] gave, without waiting for anything.
+    pub fn lookup(&self, grant: &Grant, key: KeyedHash, at: Instant) -> Lookup {
         let now = self.clock.at(at);
         let nothing = match self.cache.get(&key) {
             Some(entry) => {
@@ -291,7 +321,7 @@ impl Exchange {
             return Lookup::Refused(error);
         }
         nothing.inc();
-        Lookup::Miss(key)
+        Lookup::Miss
     }
 
     /// Nobody used it when its time to be renewed came; now somebody does.

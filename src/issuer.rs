@@ -218,6 +218,7 @@ impl Issuer {
     fn authenticate(&self, credential: &Credential, now: Timestamp) -> Result<Holder, Refusal> {
         let holder = match credential.kind {
             Kind::SessionToken => self.session(&credential.value, now),
+            Kind::Jwt => None,
             Kind::ApiKey => self.keys.find(credential.value.expose()).map(Holder::of_key),
             Kind::Basic => self.basic(credential.value.expose()),
         };

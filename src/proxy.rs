@@ -1,7 +1,9 @@
 //! The proxy: pingora's phases in order, each a few lines that call the modules of the request path.
 
 pub mod accept;
+mod admission;
 mod answer;
+mod budget;
 mod connection;
 pub mod inject;
 pub mod limits;
@@ -16,22 +18,26 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::header::HOST;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
 
-use crate::credential::{self, Kind, Presented, Source};
-use crate::exchange::{self, Exchange, Grant, Granted, Lookup, OwnKey, Part};
+use crate::authorize::{Circumstances, Policy, Rendered};
+use crate::credential::{Kind, Presented, Source};
+use crate::exchange::{Exchange, Grant, OwnKey, Verifier};
+use crate::rate_limit::{RateLimit, Standing};
 use crate::refusal::{Reason, Refusal};
 use crate::routing::{self, Conditions};
+use crate::secret::KeyedHash;
 use crate::telemetry::logs::Access as AccessLine;
 use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
 use crate::token_api::TokenApi;
 
+use admission::{Admission, Asked, Bearer};
 use connection::Connection;
-use inject::{Facts, Managed, RouteHeaders};
+use inject::{Facts, Managed, Names};
 use upstream::Upstream;
 
 /// A route, ready to serve.
@@ -46,8 +52,16 @@ pub struct Route {
     pub action: Action,
     /// An upstream's 401 to an injected token makes bearerd mint another (`on_upstream_401`).
     pub renew_on_401: bool,
-    /// What the upstream sees beside the token.
-    pub headers: RouteHeaders,
+    /// Refusals are carried out; else they are only counted, and requests go on as they came.
+    pub enforce: bool,
+    /// How often one may come.
+    pub rate_limit: Option<RateLimit>,
+    /// What the token must say, and what the upstream is told beside it.
+    pub policy: Policy,
+    /// Headers that the upstream does not get.
+    pub removed: Names,
+    /// What is set and removed in the upstream's answer.
+    pub response: ResponseHeaders,
     /// Its series.
     pub metrics: RouteMetrics,
 }
@@ -62,11 +76,33 @@ pub enum Access {
         sources: Vec<Source>,
         /// Several credentials at once are refused.
         one_only: bool,
-        /// What the exchange is asked for.
-        grant: Arc<Grant>,
+        /// What the exchange is asked for; none where only JWTs are taken.
+        grant: Option<Arc<Grant>>,
+        /// How JWTs are validated, where they are taken.
+        verifier: Option<Arc<Verifier>>,
     },
     /// Everybody, as bearerd itself: callers send no credential.
     Own(Arc<OwnKey>),
+}
+
+/// What a route changes in answers.
+#[derive(Default)]
+pub struct ResponseHeaders {
+    /// Set, in place of what the upstream says.
+    pub set: Vec<(&'static str, Rendered)>,
+    /// Removed.
+    pub remove: Vec<HeaderName>,
+}
+
+impl Route {
+    /// The name of a credential's entry in the cache; none where the route has nothing for its kind.
+    fn key(&self, presented: &Presented<'_>) -> Option<KeyedHash> {
+        match &self.access {
+            Access::Protected { verifier, .. } if presented.kind == Kind::Jwt => verifier.as_ref().map(|verifier| verifier.key(presented)),
+            Access::Protected { grant, .. } => grant.as_ref().map(|grant| grant.key(presented)),
+            Access::Public | Access::Own(_) => None,
+        }
+    }
 }
 
 /// What serves a route.
@@ -82,17 +118,30 @@ pub enum Action {
 /// The proxy app: everything that a request needs, shared by all.
 pub struct Proxy {
     /// The routes in order.
-    pub routes: Vec<Route>,
+    pub routes: Vec<Arc<Route>>,
     /// For requests that no route takes.
     pub unrouted: RouteMetrics,
     /// What no request may carry on.
     pub managed: Managed,
-    /// The door to tokens.
-    pub exchange: Arc<Exchange>,
+    /// What decides.
+    admission: Admission,
     /// Whether each request leaves a line in the log.
     pub access_log: bool,
-    /// The families.
-    pub metrics: Arc<Metrics>,
+}
+
+impl Proxy {
+    /// A proxy over these routes.
+    pub fn new(
+        routes: Vec<Route>,
+        unrouted: RouteMetrics,
+        managed: Managed,
+        exchange: Arc<Exchange>,
+        metrics: Arc<Metrics>,
+        access_log: bool,
+    ) -> Self {
+        let routes = routes.into_iter().map(Arc::new).collect();
+        Self { routes, unrouted, managed, admission: Admission { exchange, metrics }, access_log }
+    }
 }
 
 /// One request on its way through the phases.
@@ -103,7 +152,11 @@ pub struct Context {
     request_id: Option<HeaderValue>,
     /// The route's place in [`Proxy::routes`].
     route: Option<usize>,
-    granted: Option<Granted>,
+    bearer: Option<Bearer>,
+    /// Where the caller stands with the route's rate limit.
+    standing: Option<Standing>,
+    /// What became of the request after its token was found, and before it was sent.
+    refusal: Option<Refusal>,
     /// The place of the upstream's server that was picked last.
     server: usize,
     /// How often an upstream was picked.
@@ -117,7 +170,7 @@ pub struct Context {
 }
 
 impl Proxy {
-    fn route(&self, ctx: &Context) -> Option<&Route> {
+    fn route(&self, ctx: &Context) -> Option<&Arc<Route>> {
         self.routes.get(ctx.route?)
     }
 
@@ -132,46 +185,21 @@ impl Proxy {
         let place = routing::find(self.routes.iter().map(|route| &route.conditions), &target)?;
         ctx.route = Some(place);
         let route = &self.routes[place];
-        let (grant, presented) = match &route.access {
-            Access::Public => {
-                if !matches!(route.action, Action::TokenApi(_)) {
-                    route.metrics.public.inc();
-                }
-                return Ok(());
+        let asked = Asked { headers: &request.headers, query: request.uri.query(), caller: &connection.caller, at: ctx.started };
+        if !route.enforce {
+            self.admission.observe(route, &asked);
+            return Ok(());
+        }
+        match self.admission.decide(route, &asked, &mut ctx.standing).await {
+            Ok(bearer) => {
+                ctx.bearer = bearer;
+                Ok(())
             }
-            Access::Protected { sources, one_only, grant } => {
-                (grant, credential::extract(sources, *one_only, &request.headers, request.uri.query())?)
+            Err(denial) => {
+                ctx.cause = denial.cause;
+                Err(denial.refusal)
             }
-            Access::Own(key) => return self.admit_as_ourselves(key, route, ctx).await,
-        };
-        let granted = self.token(grant, &presented, ctx).await.map_err(|error| error.refusal())?;
-        route.metrics.allowed.inc();
-        ctx.granted = Some(granted);
-        Ok(())
-    }
-
-    /// bearerd's own key takes the place of a caller's. That it is refused is no fault of the caller.
-    async fn admit_as_ourselves(&self, key: &OwnKey, route: &Route, ctx: &mut Context) -> Result<(), Refusal> {
-        let own = key.current();
-        let presented = Presented { kind: Kind::ApiKey, value: own.expose().into() };
-        let granted = self.token(&key.grant, &presented, ctx).await.map_err(|error| error.refusal_of_own_key())?;
-        route.metrics.allowed.inc();
-        ctx.granted = Some(granted);
-        Ok(())
-    }
-
-    async fn token(&self, grant: &Arc<Grant>, presented: &Presented<'_>, ctx: &mut Context) -> Result<Granted, exchange::Error> {
-        let (found, duration) = match self.exchange.lookup(grant, presented, ctx.started) {
-            Lookup::Hit(granted) => (Ok(granted), &self.metrics.auth_hit),
-            Lookup::Refused(error) => (Err(error), &self.metrics.auth_hit),
-            // Boxed: a mint is rare, and its state would make every request's larger.
-            Lookup::Miss(key) => match Box::pin(self.exchange.mint(grant, presented, key)).await {
-                (Part::Led, outcome) => (outcome, &self.metrics.auth_mint),
-                (Part::Joined, outcome) => (outcome, &self.metrics.auth_wait),
-            },
-        };
-        duration.observe(ctx.started.elapsed().as_secs_f64());
-        found.inspect_err(|error| ctx.cause = Some(error.to_string()))
+        }
     }
 
     async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> pingora::Result<()> {
@@ -191,11 +219,13 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Context {
         Context {
-            _in_flight: Counted::in_gauge(&self.metrics.requests_in_flight),
+            _in_flight: Counted::in_gauge(&self.admission.metrics.requests_in_flight),
             started: Instant::now(),
             request_id: None,
             route: None,
-            granted: None,
+            bearer: None,
+            standing: None,
+            refusal: None,
             server: 0,
             tries: 0,
             replayed: false,
@@ -218,7 +248,11 @@ impl ProxyHttp for Proxy {
             return Ok(true);
         }
         match self.route(ctx).map(|route| &route.action) {
-            Some(Action::Respond(status)) => answer::empty(session, *status).await.map(|()| true),
+            Some(Action::Respond(status)) => {
+                let status = *status;
+                let headers = self.answer_headers(session, ctx);
+                answer::empty(session, status, headers).await.map(|()| true)
+            }
             Some(Action::TokenApi(token_api)) => {
                 ctx.reason = token_endpoints::serve(session, token_api).await?;
                 let series = self.series(ctx);
@@ -245,7 +279,8 @@ impl ProxyHttp for Proxy {
         };
         ctx.server = server;
         ctx.tries += 1;
-        if !inject::nominates(session.req_header()) {
+        // In shadow mode nothing of ours strips the hop-by-hop headers.
+        if !inject::nominates(session.req_header()) && self.route(ctx).is_some_and(|route| route.enforce) {
             peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         }
         Ok(peer)
@@ -258,14 +293,21 @@ impl ProxyHttp for Proxy {
         let Action::Forward(upstream) = &route.action else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
-        let facts = Facts {
-            caller: &connection.caller,
-            request_id,
-            token: ctx.granted.as_ref().map(Granted::token),
-            host: upstream.host(ctx.server, request.headers.contains_key(HOST)),
-            version: session.req_header().version,
+        let host = upstream.host(ctx.server, request.headers.contains_key(HOST));
+        if !route.enforce {
+            return inject::pass_on(request, host);
+        }
+        let token = ctx.bearer.as_ref().map(Bearer::token);
+        let told = match token.filter(|_| !route.policy.is_same_for_all()) {
+            Some(token) => &token.judged_by(&route.policy).headers,
+            None => route.policy.without_token(),
         };
-        inject::apply(request, &self.managed, &route.headers, &facts)
+        let facts = Facts { caller: &connection.caller, request_id, token, told, host, version: session.req_header().version };
+        inject::apply(request, &self.managed, &route.removed, &facts)?;
+        let Err(over) = budget::check(session.req_header(), request, upstream) else { return Ok(()) };
+        let error = Error::explain(ErrorType::InternalError, over.to_string());
+        ctx.refusal = Some(over.refusal());
+        Err(error)
     }
 
     /// A 401 to an injected token: once, the request is sent again with another one, where there is one and everything allows it. Only then is an
@@ -279,20 +321,31 @@ impl ProxyHttp for Proxy {
         if response.status != StatusCode::UNAUTHORIZED || !self.route(ctx).is_some_and(|route| route.renew_on_401) {
             return Ok(());
         }
-        let Some(rejected) = ctx.granted.clone() else { return Ok(()) };
-        let replacement = self.exchange.reject(rejected);
+        // A caller's own JWT cannot be replaced.
+        let Some(Bearer::Minted(rejected)) = ctx.bearer.clone() else { return Ok(()) };
+        let replacement = self.admission.exchange.reject(rejected);
         if !upstream::may_replay(session, ctx.tries) || ctx.replayed {
             return Ok(());
         }
         let Some(granted) = replacement.arrival().await else { return Ok(()) };
-        ctx.granted = Some(granted);
+        let bearer = Bearer::Minted(granted);
+        if let Some(route) = self.route(ctx)
+            && admission::authorize(route, &bearer).is_err()
+        {
+            return Ok(());
+        }
+        ctx.bearer = Some(bearer);
         ctx.replayed = true;
         let mut error = Error::explain(ErrorType::HTTPStatus(401), "sent again with another token");
         error.set_retry(true);
         Err(error.into_up())
     }
 
-    async fn response_filter(&self, session: &mut Session, _: &mut ResponseHeader, _: &mut Context) -> pingora::Result<()> {
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> pingora::Result<()> {
+        // Interim answers (RFC 9110 section 15.2) are not what is meant.
+        if !response.status.is_informational() {
+            self.edit(session, response, ctx)?;
+        }
         answer::keep_after_continue(session);
         answer::announce_end(session);
         Ok(())
@@ -313,6 +366,10 @@ impl ProxyHttp for Proxy {
         ctx.cause = Some(answer::cause(error));
         if let Some(reason) = failure.filter(|reason| reason.is_upstream()) {
             self.series(ctx).upstream_error(reason.as_str());
+        }
+        if let Some(refusal) = ctx.refusal.take() {
+            let _ = self.answer(session, ctx, &refusal).await;
+            return FailToProxy { error_code: refusal.reason.status().as_u16(), can_reuse_downstream: false };
         }
         let code = match failure {
             Some(reason) if session.response_written().is_none() => {
@@ -350,6 +407,32 @@ impl ProxyHttp for Proxy {
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Proxy {
+    /// What the route changes in its upstream's answer.
+    fn edit(&self, session: &Session, response: &mut ResponseHeader, ctx: &Context) -> pingora::Result<()> {
+        let Some(route) = self.route(ctx) else { return Ok(()) };
+        for name in &route.response.remove {
+            response.remove_header(name);
+        }
+        for (name, value) in self.answer_headers(session, ctx) {
+            response.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    /// What the route's answers carry: what is configured, and where the caller stands with its rate limit.
+    fn answer_headers(&self, session: &Session, ctx: &Context) -> Vec<(&'static str, HeaderValue)> {
+        let (Some(route), Some(request_id)) = (self.route(ctx), &ctx.request_id) else { return Vec::new() };
+        let mut headers = Vec::new();
+        if let Some(connection) = Connection::of(session.digest()).filter(|_| !route.response.set.is_empty()) {
+            let circumstances = Circumstances { peer: &connection.caller.header, request_id };
+            headers.extend(route.response.set.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
+        }
+        if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.standing) {
+            headers.extend(limit.headers(standing));
+        }
+        headers
+    }
+
     fn log(&self, session: &Session, ctx: &Context, status: u16, elapsed: Duration) {
         let request = session.req_header();
         AccessLine {

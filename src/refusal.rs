@@ -6,6 +6,9 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
+/// The header that every 401 must have (RFC 9110 section 11.6.1).
+pub const CHALLENGE: &str = "WWW-Authenticate";
+
 /// Why a request was not served. The word is the same in bodies, metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -15,8 +18,10 @@ pub enum Reason {
     MissingCredential,
     /// A malformed, duplicated or ambiguous credential.
     InvalidCredential,
-    /// A kind of token that the route does not take.
+    /// A presented JWT is invalid, expired or revoked, or of a kind that the route does not take.
     InvalidToken,
+    /// The token's claims do not satisfy the route.
+    InsufficientScope,
     /// The token service said 401.
     Denied,
     /// The token service said 403.
@@ -29,8 +34,12 @@ pub enum Reason {
     TokenServiceUnavailable,
     /// Too many mints wait, or this one waited too long.
     MintBudget,
-    /// The caller's header section is over the listener's limits.
+    /// The route's rate limit is reached.
+    RateLimited,
+    /// The caller's header section is over the listener's limits, or over what the upstream takes.
     HeaderTooLarge,
+    /// With what bearerd adds, the header section is over what the upstream takes: no fault of the caller.
+    HeaderTooLargeWithOurs,
     /// The header section did not arrive in time.
     HeaderTimeout,
     /// The upstream cannot be reached.
@@ -47,18 +56,21 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason: the rows of the table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRoute,
         Self::MissingCredential,
         Self::InvalidCredential,
         Self::InvalidToken,
+        Self::InsufficientScope,
         Self::Denied,
         Self::Forbidden,
         Self::TokenRequestRejected,
         Self::MountedCredentialDenied,
         Self::TokenServiceUnavailable,
         Self::MintBudget,
+        Self::RateLimited,
         Self::HeaderTooLarge,
+        Self::HeaderTooLargeWithOurs,
         Self::HeaderTimeout,
         Self::UpstreamConnect,
         Self::UpstreamReset,
@@ -84,13 +96,16 @@ impl Reason {
             Self::MissingCredential => ("missing_credential", StatusCode::UNAUTHORIZED, "Credential missing"),
             Self::InvalidCredential => ("invalid_credential", StatusCode::BAD_REQUEST, "Credential malformed or ambiguous"),
             Self::InvalidToken => ("invalid_token", StatusCode::UNAUTHORIZED, "Token not accepted"),
+            Self::InsufficientScope => ("insufficient_scope", StatusCode::FORBIDDEN, "Token not sufficient"),
             Self::Denied => ("denied", StatusCode::UNAUTHORIZED, "Credential denied"),
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Forbidden"),
             Self::TokenRequestRejected => ("token_request_rejected", StatusCode::BAD_GATEWAY, "Token request rejected"),
             Self::MountedCredentialDenied => ("mounted_credential_denied", StatusCode::BAD_GATEWAY, "The proxy's own credential denied"),
             Self::TokenServiceUnavailable => ("token_service_unavailable", StatusCode::SERVICE_UNAVAILABLE, "Token service unavailable"),
             Self::MintBudget => ("mint_budget", StatusCode::SERVICE_UNAVAILABLE, "Too many tokens asked for at once"),
+            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::HeaderTooLarge => ("header_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Header section too large"),
+            Self::HeaderTooLargeWithOurs => ("header_too_large", StatusCode::BAD_GATEWAY, "Header section too large for the upstream"),
             Self::HeaderTimeout => ("header_timeout", StatusCode::REQUEST_TIMEOUT, "Header section too slow"),
             Self::UpstreamConnect => ("upstream_connect", StatusCode::BAD_GATEWAY, "Upstream not reachable"),
             Self::UpstreamReset => ("upstream_reset", StatusCode::BAD_GATEWAY, "Upstream broke off"),
@@ -106,6 +121,7 @@ impl Reason {
             Self::MissingCredential => Some(r#"Bearer realm="bearerd""#),
             Self::InvalidCredential => Some(r#"Bearer realm="bearerd", error="invalid_request""#),
             Self::Denied | Self::InvalidToken => Some(r#"Bearer realm="bearerd", error="invalid_token""#),
+            Self::InsufficientScope => Some(r#"Bearer realm="bearerd", error="insufficient_scope""#),
             _ => None,
         }
     }
@@ -122,6 +138,7 @@ impl Reason {
             | Self::MountedCredentialDenied
             | Self::TokenServiceUnavailable
             | Self::MintBudget
+            | Self::HeaderTooLargeWithOurs
             | Self::Internal => "error",
             _ => "denied",
         }
@@ -137,12 +154,14 @@ pub struct Refusal {
     pub detail: Cow<'static, str>,
     /// `Retry-After`, rounded up to whole seconds.
     pub retry_after: Option<Duration>,
+    /// Headers beside those of the reason; a challenge among them replaces the reason's own.
+    more: Vec<(&'static str, HeaderValue)>,
 }
 
 impl Refusal {
     /// A refusal that says `detail`.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None }
+        Self { reason, detail: detail.into(), retry_after: None, more: Vec::new() }
     }
 
     /// The same, with a time after which it is worth to try again.
@@ -152,15 +171,23 @@ impl Refusal {
         self
     }
 
+    /// The same with one more header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: HeaderValue) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
     /// The answer's headers beside `Content-Length`: nothing of it may be stored.
     pub fn headers(&self) -> Vec<(&'static str, HeaderValue)> {
         let mut headers = vec![
             ("Content-Type", HeaderValue::from_static("application/problem+json")),
             ("Cache-Control", HeaderValue::from_static("no-store")),
         ];
-        if let Some(challenge) = self.reason.challenge() {
-            headers.push(("WWW-Authenticate", HeaderValue::from_static(challenge)));
+        if let Some(challenge) = self.reason.challenge().filter(|_| !self.more.iter().any(|(name, _)| *name == CHALLENGE)) {
+            headers.push((CHALLENGE, HeaderValue::from_static(challenge)));
         }
+        headers.extend(self.more.iter().cloned());
         if let Some(span) = self.retry_after {
             headers.push(("Retry-After", HeaderValue::from(whole_seconds(span))));
         }
@@ -194,8 +221,11 @@ mod tests {
     #[test]
     fn every_own_401_has_a_challenge_and_every_reason_its_own_word() {
         for reason in Reason::ALL {
-            assert_eq!(reason.status() == StatusCode::UNAUTHORIZED, reason.challenge().is_some() && reason != Reason::InvalidCredential);
-            assert_eq!(Reason::ALL.iter().filter(|other| other.as_str() == reason.as_str()).count(), 1);
+            let challenges = [Reason::InvalidCredential, Reason::InsufficientScope];
+            assert_eq!(reason.status() == StatusCode::UNAUTHORIZED, reason.challenge().is_some() && !challenges.contains(&reason));
+            // The design has one word for both: they differ in the status.
+            let expected = if reason.as_str() == "header_too_large" { 2 } else { 1 };
+            assert_eq!(Reason::ALL.iter().filter(|other| other.as_str() == reason.as_str()).count(), expected);
         }
     }
 

@@ -8,7 +8,9 @@ mod path;
 use std::collections::BTreeSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use regex::bytes::Regex;
 
+use crate::path_regex;
 use crate::refusal::{Reason, Refusal};
 
 /// The conditions of one route; all that are set must hold.
@@ -53,7 +55,7 @@ impl HostPattern {
 }
 
 /// A condition on the path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum PathPattern {
     /// Any path.
     #[default]
@@ -64,6 +66,8 @@ pub enum PathPattern {
     Prefix(String),
     /// One of these paths.
     OneOf(&'static [&'static str]),
+    /// The whole path fits this; the second ignores case.
+    Regex(Regex, Regex),
 }
 
 impl PathPattern {
@@ -72,12 +76,34 @@ impl PathPattern {
         Self::Prefix(text.strip_suffix('/').unwrap_or(text).to_owned())
     }
 
+    /// A regular expression over the whole path, byte by byte.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn regex(text: &str) -> Result<Self, regex::Error> {
+        Ok(Self::Regex(path_regex::compile(text, false)?, path_regex::compile(text, true)?))
+    }
+
     fn fits(&self, path: &[u8]) -> bool {
         match self {
             Self::Any => true,
             Self::Exact(exact) => path == exact.as_bytes(),
             Self::OneOf(paths) => paths.iter().any(|one| path == one.as_bytes()),
             Self::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'),
+            Self::Regex(regex, _) => regex.is_match(path),
+        }
+    }
+
+    /// The same as an upstream sees it that ignores case.
+    fn fits_in_any_case(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => path.eq_ignore_ascii_case(exact.as_bytes()),
+            Self::OneOf(paths) => paths.iter().any(|one| path.eq_ignore_ascii_case(one.as_bytes())),
+            Self::Prefix(prefix) => path
+                .split_at_checked(prefix.len())
+                .is_some_and(|(lead, rest)| lead.eq_ignore_ascii_case(prefix.as_bytes()) && (rest.is_empty() || rest[0] == b'/')),
+            Self::Regex(_, regex) => regex.is_match(path),
         }
     }
 }
@@ -94,28 +120,43 @@ pub struct Target<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// A path that several routes would take, depending on who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ambiguous;
+
 /// Finds the route: its place among `routes`.
 ///
 /// # Errors
 /// [`Reason::NoRoute`] where none fits; [`Reason::BadRequest`] where forms of the path pick different routes.
 pub fn find<'a>(routes: impl Iterator<Item = &'a Conditions> + Clone, target: &Target<'_>) -> Result<usize, Refusal> {
     let host = host_of(target.authority);
+    let others_fit = |route: &Conditions| {
+        (route.methods.is_empty() || route.methods.contains(target.method))
+            && (route.hosts.is_empty() || route.hosts.iter().any(|pattern| pattern.fits(host)))
+            && route.headers.iter().all(|(name, value)| target.headers.get_all(name).iter().any(|found| found == value))
+    };
+    // The first route that takes the path; none where a route before it would take it in another case: to the upstream it may be that one's.
     let pick = |path: &[u8]| {
-        routes.clone().position(|route| {
-            route.path.fits(path)
-                && (route.methods.is_empty() || route.methods.contains(target.method))
-                && (route.hosts.is_empty() || route.hosts.iter().any(|pattern| pattern.fits(host)))
-                && route.headers.iter().all(|(name, value)| target.headers.get_all(name).iter().any(|found| found == value))
-        })
+        let mut in_another_case = false;
+        for (place, route) in routes.clone().enumerate() {
+            if route.path.fits_in_any_case(path) && others_fit(route) {
+                if route.path.fits(path) {
+                    return if in_another_case { Err(Ambiguous) } else { Ok(Some(place)) };
+                }
+                in_another_case = true;
+            }
+        }
+        Ok(None)
     };
     let picked = pick(target.path.as_bytes());
     let agree = |forms: BTreeSet<Vec<u8>>| forms.iter().all(|form| !form.contains(&0) && pick(form) == picked);
-    if !path::is_plain(target.path) && !path::forms(target.path).is_some_and(agree) {
+    let same = path::is_plain(target.path) || path::forms(target.path).is_some_and(agree);
+    let Some(picked) = picked.ok().filter(|_| same) else {
         return Err(Refusal::new(
             Reason::BadRequest,
-            "The path can be read in several ways that this proxy would treat differently. Send it without dot segments, doubled slashes and needless escapes.",
+            "The path can be read in several ways that this proxy would treat differently. Send it in the case of the service behind it, without dot segments, doubled slashes and needless escapes.",
         ));
-    }
+    };
     picked.ok_or_else(|| Refusal::new(Reason::NoRoute, "No route of this proxy serves this host, path and method."))
 }
 

@@ -3,11 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
-use serde_json::{Map, Value};
 
+use crate::authorize::{Judged, Judgement, Policy};
+use crate::claims::Claims;
 use crate::clock::{Reading, Timestamp};
 use crate::secret::Secret;
 
@@ -20,7 +19,7 @@ pub enum Error {
     /// Bytes in it that no header may carry.
     #[error("the token has characters that no header may carry")]
     Unprintable,
-    /// Three parts, but the second is no JSON object in base64url.
+    /// Three parts, but the second is no JSON object in base64url, or one with a name that comes twice.
     #[error("the token looks like a JWT, but its claims cannot be read")]
     Unreadable,
     /// `exp`, `nbf` or `iat` is there and no number of seconds (RFC 7519 section 2, `NumericDate`).
@@ -56,6 +55,7 @@ pub struct Token {
     /// When it dies, in [`Reading::uptime`].
     dies: Duration,
     not_before: Option<NotBefore>,
+    judged: Judged,
 }
 
 /// When a token may be used first.
@@ -91,7 +91,15 @@ impl Token {
         }
         let lifetime = expires.since(now.wall);
         let not_before = times.nbf.map(|wall| NotBefore { wall, delay: wall.since(now.wall), came: now.uptime });
-        Ok(Self { header, minted: now.wall, lifetime, expires, dies: now.uptime.saturating_add(lifetime), not_before })
+        Ok(Self {
+            header,
+            minted: now.wall,
+            lifetime,
+            expires,
+            dies: now.uptime.saturating_add(lifetime),
+            not_before,
+            judged: Judged::default(),
+        })
     }
 
     /// Takes a token that an earlier process minted at `minted` and that ends at `expires` at the latest. It lives on as if it had been here all the
@@ -129,6 +137,12 @@ impl Token {
     /// when the wall clock was stepped back meanwhile.
     pub fn is_dead(&self, now: Reading) -> bool {
         now.wall >= self.expires || now.uptime >= self.dies
+    }
+
+    /// What a route's policy makes of the claims. They are read the first time; a token that is no JWT has none.
+    pub fn judged_by(&self, policy: &Policy) -> &Judgement {
+        // What can be read was seen when the token came.
+        self.judged.by(policy, || if policy.is_same_for_all() { None } else { Claims::of(self.text()).ok().flatten() }.unwrap_or_default())
     }
 
     /// When it was minted.
@@ -182,20 +196,15 @@ impl Times {
     /// Reads the claims of a JWT without a check of its signature: it came from the token service over a trusted connection.
     /// Text that has not three parts is opaque and shows no times.
     fn of(text: &str) -> Result<Self, Error> {
-        let mut parts = text.split('.');
-        let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-            return Ok(Self::default());
-        };
-        let json = URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).map_err(|_| Error::Unreadable)?;
-        let claims = serde_json::from_slice(&json).map_err(|_| Error::Unreadable)?;
+        let Some(claims) = Claims::of(text).map_err(|_| Error::Unreadable)? else { return Ok(Self::default()) };
         numeric_date(&claims, "iat")?;
         Ok(Self { exp: numeric_date(&claims, "exp")?, nbf: numeric_date(&claims, "nbf")? })
     }
 }
 
 /// A `NumericDate`: seconds, perhaps with a fraction. A wrong type is an error, never "no date" (CVE-2026-25537).
-fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Timestamp>, Error> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
+fn numeric_date(claims: &Claims, name: &'static str) -> Result<Option<Timestamp>, Error> {
+    let Some(value) = claims.member(name) else { return Ok(None) };
     if let Some(seconds) = value.as_i64() {
         return Ok(Some(Timestamp::from_secs(seconds)));
     }
@@ -211,6 +220,8 @@ fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
 
     const NOW: Reading = Reading { wall: Timestamp::from_secs(1_700_000_000), uptime: Duration::from_secs(1000) };

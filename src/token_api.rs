@@ -217,7 +217,7 @@ impl Answer {
 
     fn no_token(error: &Error) -> Self {
         match error {
-            Error::Denied => Self::denied(),
+            Error::Denied | Error::InvalidToken(_) | Error::Revoked => Self::denied(),
             Error::Forbidden(message) => Self::forbidden(message),
             Error::Rejected(message) => Self::rejected(message),
             Error::Unavailable { retry_after, .. } => {

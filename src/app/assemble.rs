@@ -1,5 +1,7 @@
 //! From sections of the configuration to the parts that they describe. `bearerd check` has refused by then what cannot be built.
 
+pub mod policy;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use crate::exchange::ledger::{Contents, Keys, Ledger};
 use crate::exchange::{Bounds, Capacity, Details as Checks, Exchange, Grant, HashKeys, Keep, OwnKey, Service, Sink, Terms};
 use crate::issuer::Issuer;
 use crate::mounted::MountedKey;
-use crate::proxy::inject::{Managed, RouteHeaders};
+use crate::proxy::inject::Managed;
 use crate::proxy::upstream::{HostPolicy, Timeouts, Upstream};
 use crate::proxy::{Access, Action, Proxy, Route};
 use crate::routing::{Conditions, HostPattern, PathPattern};
@@ -31,6 +33,7 @@ use crate::token_api::{self, OnRevoke, TokenApi};
 use crate::token_service::embedded::EmbeddedTokenService;
 use crate::token_service::iap::IapTokenService;
 use crate::token_service::{TokenParams, TokenService};
+pub(super) use policy::KeySources;
 
 type Services = BTreeMap<String, Arc<Service>>;
 type Upstreams = BTreeMap<String, Arc<Upstream>>;
@@ -119,7 +122,14 @@ fn upstream(name: &str, upstream: &config::Upstream) -> Result<Upstream, Error> 
         fixed => HostPolicy::Fixed(HeaderValue::try_from(fixed).map_err(unchecked)?),
     };
     let config::upstream::Timeouts { connect, read, write, idle } = upstream.timeouts;
-    Ok(Upstream::new(name, &upstream.servers, host, Timeouts { connect, read, write, idle }, upstream.dns_refresh)?)
+    Ok(Upstream::new(
+        name,
+        &upstream.servers,
+        host,
+        Timeouts { connect, read, write, idle },
+        upstream.dns_refresh,
+        upstream.header_bytes.0,
+    )?)
 }
 
 pub(super) fn proxy(
@@ -128,6 +138,7 @@ pub(super) fn proxy(
     services: &Services,
     upstreams: &Upstreams,
     own_keys: &mut OwnKeys,
+    key_sources: &mut KeySources,
     metrics: &Arc<Metrics>,
 ) -> Result<Proxy, Error> {
     let mut managed = Managed::new();
@@ -136,10 +147,14 @@ pub(super) fn proxy(
         let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
         let route = Route {
             conditions: conditions(section)?,
-            access: access(section, &name, exchange, services, own_keys)?,
+            access: access(section, &name, exchange, services, own_keys, key_sources)?,
             action: action(section, &name, exchange, services, upstreams)?,
             renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
-            headers: headers(&section.headers)?,
+            enforce: section.enforce,
+            rate_limit: policy::rate_limit(section),
+            policy: policy::policy(section, &name)?,
+            removed: policy::removed(section),
+            response: policy::response(section, &name)?,
             metrics: metrics.route(&name, section.upstream.as_deref()),
             name,
         };
@@ -153,23 +168,17 @@ pub(super) fn proxy(
         section.headers.set.keys().for_each(|name| managed.headers.insert(name));
         routes.push(route);
     }
-    Ok(Proxy {
-        routes,
-        unrouted: metrics.route(UNROUTED, None),
-        managed,
-        exchange: Arc::clone(exchange),
-        access_log: config.logging.access,
-        metrics: Arc::clone(metrics),
-    })
+    Ok(Proxy::new(routes, metrics.route(UNROUTED, None), managed, Arc::clone(exchange), Arc::clone(metrics), config.logging.access))
 }
 
-fn conditions(section: &config::Route) -> Result<Conditions, Error> {
+pub fn conditions(section: &config::Route) -> Result<Conditions, Error> {
     let matches = &section.matches;
-    let path = match (&matches.path, &matches.path_prefix) {
+    let path = match (&matches.path, &matches.path_prefix, &matches.path_regex) {
         _ if section.token_api.is_some() => PathPattern::OneOf(&token_api::PATHS),
-        (Some(exact), _) => PathPattern::Exact(exact.clone()),
-        (None, Some(prefix)) => PathPattern::prefix(prefix),
-        (None, None) => PathPattern::Any,
+        (Some(exact), _, _) => PathPattern::Exact(exact.clone()),
+        (None, Some(prefix), _) => PathPattern::prefix(prefix),
+        (None, None, Some(regex)) => PathPattern::regex(regex).map_err(unchecked)?,
+        (None, None, None) => PathPattern::Any,
     };
     let header = |(name, value): (&String, &String)| {
         Ok((HeaderName::try_from(name.as_str()).map_err(unchecked)?, HeaderValue::try_from(value.as_str()).map_err(unchecked)?))
@@ -182,26 +191,39 @@ fn conditions(section: &config::Route) -> Result<Conditions, Error> {
     })
 }
 
-fn access(section: &config::Route, name: &str, exchange: &Exchange, services: &Services, own_keys: &mut OwnKeys) -> Result<Access, Error> {
+fn access(
+    section: &config::Route,
+    name: &str,
+    exchange: &Exchange,
+    services: &Services,
+    own_keys: &mut OwnKeys,
+    key_sources: &mut KeySources,
+) -> Result<Access, Error> {
     if section.auth == Auth::None || section.token_api.is_some() {
         return Ok(Access::Public);
     }
-    let grant = Arc::new(exchange.grant(name, self::service_of(services, &section.token.service)?, terms(section)));
+    let sources = || section.credentials().iter().map(source).collect::<Result<Vec<_>, _>>();
+    let grant =
+        || -> Result<_, Error> { Ok(Arc::new(exchange.grant(name, service_of(services, &section.token.service)?, terms(section)))) };
     if let Some(mounted) = section.mounted() {
-        return own_keys.add(mounted, grant, section.keep_warm).map(Access::Own);
+        return own_keys.add(mounted, grant()?, section.keep_warm).map(Access::Own);
     }
+    let sources = sources()?;
+    let mints = sources.iter().any(|source| *source != Source::Jwt);
     Ok(Access::Protected {
-        sources: section.credentials.iter().map(source).collect::<Result<_, _>>()?,
         one_only: section.on_multiple == OnMultiple::Reject,
-        grant,
+        grant: if mints { Some(grant()?) } else { None },
+        verifier: policy::verifier(section, name, exchange, services, key_sources)?,
+        sources,
     })
 }
 
-fn source(source: &CredentialSource) -> Result<Source, Error> {
+pub fn source(source: &CredentialSource) -> Result<Source, Error> {
     Ok(match source {
         CredentialSource::Kind(CredentialKind::ApiKey) => Source::Header(HeaderName::from_static(API_KEY_HEADER)),
         CredentialSource::Kind(CredentialKind::Basic) => Source::Basic,
         CredentialSource::Kind(CredentialKind::SessionToken) => Source::SessionToken,
+        CredentialSource::Kind(CredentialKind::Jwt) => Source::Jwt,
         CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) => {
             Source::Header(HeaderName::try_from(name.as_str()).map_err(unchecked)?)
         }
@@ -225,20 +247,16 @@ fn terms(section: &config::Route) -> Terms {
         true => Keep::Warm,
         false => Keep::InUse,
     };
-    Terms { session_refresh: section.session_refresh, keep, ..token_terms(&section.token, section.validate, section.session_lifetime) }
+    Terms { session_refresh: section.session_refresh, keep, ..token_terms(&section.token, &section.validate, section.session_lifetime) }
 }
 
 /// What routes and sinks have in common, for a sink.
-fn token_terms(token: &config::route::Token, validate: config::route::Validate, session: Duration) -> Terms {
+fn token_terms(token: &config::route::Token, validate: &config::route::Validate, session: Duration) -> Terms {
     let config::route::Token { service: _, client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token, max_age } =
         token.clone();
     Terms {
         params: TokenParams { client_id, domain, data, scopes, acl, mem, cwid, cid, return_session_token },
-        details: match validate.details {
-            Details::Off => Checks::Off,
-            Details::OnMint => Checks::OnMint,
-            Details::Every(span) => Checks::Every(span),
-        },
+        details: details(validate.details_of_minted()),
         lifetimes: Lifetimes { session, max_age },
         session_refresh: session,
         keep: Keep::Always,
@@ -287,7 +305,7 @@ pub(super) fn sinks(
 ) -> Result<Vec<(Arc<Sink>, bool)>, Error> {
     let sink = |(place, section): (usize, &config::Sink)| {
         let service = service_of(services, &section.token.service)?;
-        let grant = exchange.grant(&format!("sink-{}", place + 1), service, token_terms(&section.token, section.validate, SINK_SESSION));
+        let grant = exchange.grant(&format!("sink-{}", place + 1), service, token_terms(&section.token, &section.validate, SINK_SESSION));
         let key = own_keys.add(&section.credential.mounted, Arc::new(grant), false)?;
         Ok((Arc::new(Sink::new(section.path.clone(), section.mode.0, key)), section.keep_warm))
     };
@@ -324,17 +342,14 @@ fn action(
     }
 }
 
-fn headers(section: &config::route::Headers) -> Result<RouteHeaders, Error> {
-    let mut headers = RouteHeaders::default();
-    for (name, value) in &section.set {
-        // pingora wants names that live as long as the process, which these do.
-        let name: &'static str = Box::leak(name.clone().into_boxed_str());
-        headers.set.push((name, HeaderValue::try_from(value.as_str()).map_err(unchecked)?));
+const fn details(details: Details) -> Checks {
+    match details {
+        Details::Off => Checks::Off,
+        Details::OnMint => Checks::OnMint,
+        Details::Every(span) => Checks::Every(span),
     }
-    section.remove.iter().for_each(|name| headers.remove.insert(name));
-    Ok(headers)
 }
 
-fn unchecked(what: impl Display) -> Error {
+pub(super) fn unchecked(what: impl Display) -> Error {
     Error::Unchecked(what.to_string())
 }

@@ -9,8 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::place::KeyPath;
 use super::route::{CredentialSource, Placed};
+use super::token_service::ClientTls;
 use super::validate::Report;
 use super::{Config, TokenService};
+use crate::jwks::{self, KeySet};
 use crate::mounted;
 
 /// The least length of a key for the ledger.
@@ -31,6 +33,8 @@ enum Use {
     Token,
     /// bearerd's own API key.
     ApiKey,
+    /// Public keys that check JWTs.
+    KeySet,
     /// A key that encrypts the ledger.
     LedgerKey,
     /// A file that bearerd makes.
@@ -46,11 +50,7 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
         let path = KeyPath::default().key("token_services").key(name);
         match service {
             TokenService::Iap(service) => {
-                let path = path.key("tls");
-                let tls = &mut service.tls;
-                files.extend(tls.ca.as_mut().map(|file| (path.key("ca"), Use::Certificates, file)));
-                files.extend(tls.certificate.as_mut().map(|file| (path.key("certificate"), Use::Certificates, file)));
-                files.extend(tls.private_key.as_mut().map(|file| (path.key("private_key"), Use::PrivateKey, file)));
+                files.extend(client_tls(&mut service.tls, &path.key("tls")));
             }
             TokenService::Embedded(service) => {
                 files.push((path.key("keys_file"), Use::Keys, &mut service.keys_file));
@@ -60,11 +60,15 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
     }
     for (index, route) in config.routes.iter_mut().enumerate() {
         let credentials = KeyPath::default().key("routes").item(index).key("credentials");
-        for (place, source) in route.credentials.iter_mut().enumerate() {
+        for (place, source) in route.credentials.iter_mut().flatten().enumerate() {
             if let CredentialSource::Placed(Placed::Mounted(mounted)) = source {
                 files.push((credentials.item(place).key("mounted").key("file"), Use::ApiKey, &mut mounted.file));
             }
         }
+        let Some(jwt) = &mut route.validate.jwt else { continue };
+        let path = KeyPath::default().key("routes").item(index).key("validate").key("jwt");
+        files.extend(jwt.jwks_file.as_mut().map(|file| (path.key("jwks_file"), Use::KeySet, file)));
+        files.extend(client_tls(&mut jwt.tls, &path.key("tls")));
     }
     for (index, sink) in config.sinks.iter_mut().enumerate() {
         let path = KeyPath::default().key("sinks").item(index);
@@ -78,6 +82,13 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
             .extend(ledger.key_files.iter_mut().enumerate().map(|(index, file)| (path.key("key_files").item(index), Use::LedgerKey, file)));
     }
     files
+}
+
+fn client_tls<'t>(tls: &'t mut ClientTls, path: &KeyPath) -> impl Iterator<Item = (KeyPath, Use, &'t mut PathBuf)> {
+    let ca = tls.ca.as_mut().map(|file| (path.key("ca"), Use::Certificates, file));
+    let certificate = tls.certificate.as_mut().map(|file| (path.key("certificate"), Use::Certificates, file));
+    let private_key = tls.private_key.as_mut().map(|file| (path.key("private_key"), Use::PrivateKey, file));
+    [ca, certificate, private_key].into_iter().flatten()
 }
 
 /// Makes paths start at `folder`, the configuration file's, and reports files that cannot be used.
@@ -165,6 +176,13 @@ fn examine(file: &Path, purpose: Use) -> Result<(), Problem> {
                 Err(Problem::Unusable("is too short for a key: make one of 32 bytes with `head -c 32 /dev/urandom`"))
             }
         }
+        Use::KeySet => match KeySet::parse(&std::fs::read(file)?) {
+            Ok(_) => Ok(()),
+            Err(jwks::Error::NotASet) => Err(Problem::Unusable("is not a JWK Set: an object with the list `keys` is expected")),
+            Err(jwks::Error::NoKey(_)) => Err(Problem::Unusable(
+                "has no key that checks signatures: RSA of 2048 bits, P-256, P-384 and Ed25519 do, unless `use`, `key_ops` or `alg` say otherwise",
+            )),
+        },
         Use::Token => {
             let token = std::fs::read_to_string(file)?;
             if token.trim().is_empty() { Err(Problem::Unusable("is empty: it must hold a token")) } else { Ok(()) }

@@ -6,6 +6,8 @@ use url::Url;
 
 use super::diagnostic::{DID_YOU_MEAN, closest, quoted};
 use super::units::{Bytes, Duration, Mode, Percent};
+use crate::claims::Path;
+use crate::template::{GAPS, Template};
 
 /// The longest duration that is taken: far beyond any use, and far from where arithmetic on time ends.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
@@ -60,6 +62,9 @@ pub fn described(format: Option<&str>) -> &'static str {
         Some("path" | "new-path") => "the path of a file",
         Some("method") => "a method such as `GET`",
         Some("header-name") => "the name of a header",
+        Some("header-template") => "the value of a header",
+        Some("scope") => "a scope",
+        Some("path-regex") => "a regular expression such as `/users/[0-9]+`",
         _ => "text",
     }
 }
@@ -87,6 +92,10 @@ pub fn check(format: &str, given: Given<'_>) -> Result<(), Complaint> {
         "method" => method(given),
         "header-name" => header_name(given),
         "header-value" => header_value(given),
+        "header-template" => header_template(given),
+        "claim-path" => claim_path(given),
+        "scope" => scope(given),
+        "path-regex" => path_regex(given),
         "path" | "new-path" if given.text.is_empty() => Err(Complaint::new("an empty path", "name a file")),
         "list-item" => list_item(given),
         "host-pattern" => network::host_pattern(given),
@@ -214,6 +223,48 @@ fn header_value(given: Given<'_>) -> Result<(), Complaint> {
     })
 }
 
+fn header_template(given: Given<'_>) -> Result<(), Complaint> {
+    header_value(given)?;
+    Template::parse(given.text)
+        .map(drop)
+        .map_err(|error| Complaint::new(format!("{} cannot be filled in: {}", given.shown, fault(given, &error)), format!("write {GAPS}")))
+}
+
+/// What an error says of a text that messages may show; less of one that they may not.
+fn fault(given: Given<'_>, error: &impl std::fmt::Display) -> String {
+    if given.shown == quoted(given.text) { error.to_string() } else { "a gap in it is wrong".to_owned() }
+}
+
+fn claim_path(given: Given<'_>) -> Result<(), Complaint> {
+    Path::parse(given.text).map(drop).map_err(|error| {
+        Complaint::new(
+            format!("{} is not the path of a claim: {error}", given.shown),
+            "write one such as `tid`, `realm_access.roles` or `'https://example.com/org'.id`",
+        )
+    })
+}
+
+/// RFC 6749 section 3.3, without the comma that parts scopes in the token API.
+fn scope(given: Given<'_>) -> Result<(), Complaint> {
+    let good = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',');
+    if given.text.is_empty() || !given.text.bytes().all(good) {
+        return Err(Complaint::new(
+            format!("{} is not a scope", given.shown),
+            "write each scope as an item of its own, without blanks and commas",
+        ));
+    }
+    Ok(())
+}
+
+fn path_regex(given: Given<'_>) -> Result<(), Complaint> {
+    crate::path_regex::compile(given.text, false).map(drop).map_err(|error| {
+        // The library's message draws the pattern over several lines; its last says what is wrong.
+        let said = error.to_string();
+        let said = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Complaint::new(format!("{} is not a regular expression: {}", given.shown, fault(given, &said)), "write one such as `/users/[0-9]+`")
+    })
+}
+
 /// Lists are joined with commas on their way to the token service: an item with a comma would be two.
 fn list_item(given: Given<'_>) -> Result<(), Complaint> {
     if given.text.is_empty() {
@@ -260,6 +311,10 @@ mod tests {
             ("method", &["GET", "PROPFIND", "M-SEARCH"]),
             ("header-name", &["X-Api-Key", "x_y"]),
             ("header-value", &["", "a b", "é"]),
+            ("header-template", &["", "a", "{claims.sub}", "{{}}", "{peer} {route}"]),
+            ("claim-path", &["sub", "a.b", "'https://a.b/c'.d"]),
+            ("scope", &["GDS.FILES.READ", "read:x", "a/b"]),
+            ("path-regex", &["/users/[0-9]+", "/(a|b)/.*"]),
             ("list-item", &["GDS.FILES.READ", "a b"]),
             ("host-pattern", &["a", "a.example.com", "*.example.com", "10.0.0.1", "[::1]", "A.B"]),
             ("upstream-host", &["preserve", "upstream", "app.internal", "app.internal:8443"]),
@@ -313,6 +368,14 @@ mod tests {
             ("method", "G T"),
             ("header-name", "X Y"),
             ("header-value", "a\nb"),
+            ("header-template", "{"),
+            ("header-template", "{sub}"),
+            ("header-template", "a\n{peer}"),
+            ("claim-path", "a..b"),
+            ("scope", "a b"),
+            ("scope", ""),
+            ("path-regex", "/("),
+            ("path-regex", "(a{1000}){1000}"),
             ("list-item", "a,b"),
             ("list-item", ""),
             ("host-pattern", "a.*.com"),

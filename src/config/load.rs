@@ -128,8 +128,11 @@ mod tests {
         assert_eq!(config.upstreams["app"].host, "preserve");
         let route = &config.routes[0];
         assert_eq!(route.name.as_deref(), Some("route-1"));
-        assert_eq!((route.auth, route.on_multiple, route.validate.details), (Auth::Required, OnMultiple::Reject, Details::OnMint));
-        assert_eq!(route.credentials.len(), 3);
+        assert_eq!(
+            (route.auth, route.on_multiple, route.validate.details_of_minted()),
+            (Auth::Required, OnMultiple::Reject, Details::OnMint)
+        );
+        assert_eq!(route.credentials().len(), 3);
         assert_eq!(config.shutdown.drain_timeout, Duration::from_secs(20));
         assert_eq!(config.workers, Workers::default());
     }
@@ -162,9 +165,9 @@ workers: 3
         assert_eq!(route.matches.headers["X-A"], "1.10");
         assert_eq!(route.token.cid.as_deref(), Some("0012"));
         assert_eq!(route.headers.set["X-B"], "true");
-        assert!(matches!(route.credentials[0], CredentialSource::Kind(CredentialKind::SessionToken)));
-        assert!(matches!(&route.credentials[1], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Query(name))) if name == "k"));
-        assert!(matches!(&route.credentials[2], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) if name == "X-K"));
+        assert!(matches!(route.credentials()[0], CredentialSource::Kind(CredentialKind::SessionToken)));
+        assert!(matches!(&route.credentials()[1], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Query(name))) if name == "k"));
+        assert!(matches!(&route.credentials()[2], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) if name == "X-K"));
         assert_eq!(config.routes[1].name.as_deref(), Some("route-2"));
         assert_eq!(config.listeners[0].trusted_peers[0].to_string(), "10.0.0.1/32");
         assert_eq!(config.listeners[0].limits.header_bytes.0, 2048);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use super::policy::{Jwt, RateLimit, Require};
 use super::units;
 
 /// A route. The first whose `match` fits serves the request.
@@ -29,14 +30,21 @@ pub struct Route {
     pub token_api: Option<TokenApi>,
     /// Whether a credential is needed.
     pub auth: Auth,
-    /// Which credentials it takes, in order.
-    pub credentials: Vec<CredentialSource>,
+    /// Which credentials it takes, in order: `[api_key, basic, session_token]` by default, and `jwt` where `validate.jwt` is set.
+    #[schemars(with = "Vec<CredentialSource>")]
+    pub credentials: Option<Vec<CredentialSource>>,
     /// What happens when a request brings several of the listed kinds.
     pub on_multiple: OnMultiple,
     /// The parameters of `create_token`.
     pub token: Token,
     /// How tokens are checked.
     pub validate: Validate,
+    /// What the token's claims must say, on each request.
+    pub require: Require,
+    /// `false` is shadow mode: everything is decided and counted, and the request goes on exactly as it came.
+    pub enforce: bool,
+    /// How often one may come.
+    pub rate_limit: Option<RateLimit>,
     /// What the upstream sees beside the token.
     pub headers: Headers,
     /// Renew the tokens of credentials that were used within 24 hours, not only of those that were used since the last mint.
@@ -62,14 +70,13 @@ impl Default for Route {
             respond: None,
             token_api: None,
             auth: Auth::default(),
-            credentials: vec![
-                CredentialSource::Kind(CredentialKind::ApiKey),
-                CredentialSource::Kind(CredentialKind::Basic),
-                CredentialSource::Kind(CredentialKind::SessionToken),
-            ],
+            credentials: None,
             on_multiple: OnMultiple::default(),
             token: Token::default(),
             validate: Validate::default(),
+            require: Require::default(),
+            enforce: true,
+            rate_limit: None,
             headers: Headers::default(),
             keep_warm: false,
             session_refresh: Duration::from_secs(30 * 60),
@@ -80,9 +87,32 @@ impl Default for Route {
 }
 
 impl Route {
+    /// Which credentials it takes.
+    pub fn credentials(&self) -> Cow<'_, [CredentialSource]> {
+        if let Some(listed) = &self.credentials {
+            return Cow::Borrowed(listed);
+        }
+        let mut kinds = vec![CredentialKind::ApiKey, CredentialKind::Basic, CredentialKind::SessionToken];
+        if self.validate.jwt.is_some() {
+            kinds.push(CredentialKind::Jwt);
+        }
+        kinds.into_iter().map(CredentialSource::Kind).collect()
+    }
+
+    /// Whether it takes JWTs.
+    pub fn takes_jwt(&self) -> bool {
+        self.credentials().iter().any(|source| matches!(source, CredentialSource::Kind(CredentialKind::Jwt)))
+    }
+
+    /// Whether it cannot do without a token service: to mint, or to ask about tokens.
+    pub fn needs_token_service(&self) -> bool {
+        let mints = self.credentials().iter().any(|source| !matches!(source, CredentialSource::Kind(CredentialKind::Jwt)));
+        self.auth == Auth::Required && (mints || self.validate.details_of_presented() != Details::Off)
+    }
+
     /// bearerd's own key, where the route uses one.
     pub fn mounted(&self) -> Option<&Mounted> {
-        self.credentials.iter().find_map(|source| match source {
+        self.credentials.iter().flatten().find_map(|source| match source {
             CredentialSource::Placed(Placed::Mounted(mounted)) => Some(mounted),
             _ => None,
         })
@@ -107,6 +137,9 @@ pub struct Match {
     /// Whole leading segments of the path: `/api` fits `/api` and `/api/x`, not `/apix`.
     #[schemars(extend("format" = "absolute-path"))]
     pub path_prefix: Option<String>,
+    /// A regular expression that the whole path must fit. It is read byte by byte, and takes time in proportion to the path.
+    #[schemars(extend("format" = "path-regex"))]
+    pub path_regex: Option<String>,
     /// Methods.
     #[schemars(extend("items" = { "type": "string", "format": "method" }))]
     pub methods: Vec<String>,
@@ -195,6 +228,8 @@ pub enum CredentialKind {
     Basic,
     /// `Authorization: Bearer` with a psToken.
     SessionToken,
+    /// `Authorization: Bearer` with a JWT, which is validated and goes on.
+    Jwt,
 }
 
 /// Where a credential is looked for: a kind, or an API key at a place of its own.
@@ -302,14 +337,29 @@ impl Default for Token {
 }
 
 /// How tokens are checked.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Validate {
-    /// When `get_token_details` is asked.
-    pub details: Details,
+    /// When `get_token_details` is asked; `on_mint` by default. About a JWT that a caller brings it is asked before the first use and then every so
+    /// often, at least once a minute where `jwt` is not set; where it is, only if something is written here.
+    pub details: Option<Details>,
+    /// How a JWT that a caller brings is checked by its signature.
+    pub jwt: Option<Jwt>,
 }
 
-/// When `get_token_details` is asked about a minted token.
+impl Validate {
+    /// When `get_token_details` is asked about a minted token.
+    pub fn details_of_minted(&self) -> Details {
+        self.details.unwrap_or_default()
+    }
+
+    /// When it is asked about a JWT that a caller brings.
+    pub fn details_of_presented(&self) -> Details {
+        self.details.unwrap_or(if self.jwt.is_some() { Details::Off } else { Details::default() })
+    }
+}
+
+/// When `get_token_details` is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Details {
     /// Never.
@@ -364,12 +414,27 @@ pub enum OnUpstream401 {
     Pass,
 }
 
-/// Headers towards the upstream.
+/// Headers towards the upstream, and back.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Headers {
-    /// Set to fixed values; whatever the caller sent under these names, in any alias, is gone.
-    #[schemars(extend("propertyNames" = { "format": "header-name" }, "additionalProperties" = { "type": "string", "format": "header-value" }))]
+    /// Set; whatever the caller sent under these names, in any alias, is gone. `{claims.NAME}`, `{route}`, `{peer}` and `{request_id}` are filled in;
+    /// where a claim is missing, the header is left out.
+    #[schemars(extend("propertyNames" = { "format": "header-name" }, "additionalProperties" = { "type": "string", "format": "header-template" }))]
+    pub set: BTreeMap<String, String>,
+    /// Removed.
+    #[schemars(extend("items" = { "type": "string", "format": "header-name" }))]
+    pub remove: Vec<String>,
+    /// Of the upstream's answer.
+    pub response: ResponseHeaders,
+}
+
+/// Headers of the upstream's answer.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResponseHeaders {
+    /// Set in place of the upstream's; `{route}`, `{peer}` and `{request_id}` are filled in.
+    #[schemars(extend("propertyNames" = { "format": "header-name" }, "additionalProperties" = { "type": "string", "format": "header-template" }))]
     pub set: BTreeMap<String, String>,
     /// Removed.
     #[schemars(extend("items" = { "type": "string", "format": "header-name" }))]

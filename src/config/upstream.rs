@@ -28,6 +28,13 @@ pub struct Upstream {
     /// Bounds on time.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// What it takes in a header section. What would be longer is refused before it is sent.
+    #[serde(default = "thirty_two_kib")]
+    pub header_bytes: units::Bytes,
+}
+
+const fn thirty_two_kib() -> units::Bytes {
+    units::Bytes(32 * 1024)
 }
 
 fn preserve() -> String {

@@ -4,6 +4,7 @@ mod addresses;
 mod credentials;
 mod headers;
 mod operation;
+mod policy;
 mod routes;
 mod services;
 mod sinks;

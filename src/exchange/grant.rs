@@ -89,7 +89,8 @@ impl Grant {
         self.service.name()
     }
 
-    pub(super) fn key(&self, credential: &Presented<'_>) -> KeyedHash {
+    /// The name of a credential's entry here.
+    pub fn key(&self, credential: &Presented<'_>) -> KeyedHash {
         finish(&self.prefix, credential)
     }
 

@@ -120,6 +120,8 @@ impl Mint {
         let Exchange { negative, clock, .. } = &*self.exchange;
         let service = self.grant.service();
         match error {
+            // Of presented JWTs; no mint ends so.
+            Error::InvalidToken(_) | Error::Revoked => {}
             Error::Denied | Error::Forbidden(_) => {
                 tracing::info!(entry = %self.key.short(), service, %error, "credential refused");
                 negative.remember(self.key, error.clone(), clock.now(), None);

@@ -64,13 +64,14 @@ impl Exchange {
     /// Why there is no token.
     pub async fn issue(self: &Arc<Self>, grant: &Arc<Grant>, credential: &Credential, min_remaining: f64) -> Result<Granted, Error> {
         let presented = Presented { kind: credential.kind, value: credential.value.expose().into() };
-        match self.lookup(grant, &presented, Instant::now()) {
+        let key = grant.key(&presented);
+        match self.lookup(grant, key, Instant::now()) {
             Lookup::Hit(granted) => {
                 let left = granted.token.dies().saturating_sub(self.clock.reading().uptime);
                 if left >= granted.token.lifetime().mul_f64(min_remaining) { Ok(granted) } else { Ok(self.renewed(granted).await) }
             }
             Lookup::Refused(error) => Err(error),
-            Lookup::Miss(key) => {
+            Lookup::Miss => {
                 let granted = self.mint(grant, &presented, key).await.1?;
                 let mut hasher = self.hash_keys.current.hasher();
                 hasher

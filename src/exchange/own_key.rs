@@ -105,10 +105,11 @@ impl Exchange {
             return Ok(granted);
         }
         let presented = presented(key);
-        match self.lookup(grant, &presented, Instant::now()) {
+        let key = grant.key(&presented);
+        match self.lookup(grant, key, Instant::now()) {
             Lookup::Hit(granted) => Ok(granted),
             Lookup::Refused(error) => Err(error),
-            Lookup::Miss(key) => self.mint(grant, &presented, key).await.1,
+            Lookup::Miss => self.mint(grant, &presented, key).await.1,
         }
     }
 }

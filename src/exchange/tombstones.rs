@@ -2,6 +2,7 @@
 //! rather than another one forgotten.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +18,13 @@ pub(super) struct Tombstones {
     until: Mutex<HashMap<KeyedHash, Timestamp, BuildAlreadyHashed>>,
     max_entries: usize,
     ttl: Duration,
+    /// Grows with each one.
+    count: AtomicU64,
 }
 
 impl Tombstones {
     pub(super) fn new(hash_key: HashKey, max_entries: usize, ttl: Duration) -> Self {
-        Self { hash_key, until: Mutex::default(), max_entries, ttl }
+        Self { hash_key, until: Mutex::default(), max_entries, ttl, count: AtomicU64::new(0) }
     }
 
     /// What a token of a token service (its kind and URL) is called here. The same text at another service is another token.
@@ -44,7 +47,13 @@ impl Tombstones {
             }
         }
         tombstones.insert(name, until);
+        self.count.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// How many there ever were: whoever looked for a token at this count need not look again.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
     }
 
     /// Takes it back: the revocation could not be accepted.

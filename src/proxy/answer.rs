@@ -49,11 +49,14 @@ pub(super) async fn problem(session: &mut Session, refusal: &Refusal, request_id
 }
 
 /// Writes an answer without a body.
-pub(super) async fn empty(session: &mut Session, status: StatusCode) -> pingora::Result<()> {
+pub(super) async fn empty(session: &mut Session, status: StatusCode, headers: Vec<(&'static str, HeaderValue)>) -> pingora::Result<()> {
     announce_end(session);
     let mut header = ResponseHeader::build(status, Some(4))?;
     if status != StatusCode::NO_CONTENT {
         header.insert_header("Content-Length", HeaderValue::from_static("0"))?;
+    }
+    for (name, value) in headers {
+        header.insert_header(name, value)?;
     }
     session.write_response_header(Box::new(header), true).await?;
     discard_body(session).await;

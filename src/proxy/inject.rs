@@ -6,9 +6,10 @@
 use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE, VIA};
-use http::{HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
+use crate::authorize::{Circumstances, Rendered};
 use crate::credential::{Scheme, Source, scheme};
 use crate::token::Token;
 
@@ -75,6 +76,8 @@ pub struct Managed {
     pub basic: bool,
     /// Some route takes session tokens.
     pub session_token: bool,
+    /// Some route takes JWTs.
+    pub jwt: bool,
 }
 
 impl Managed {
@@ -99,6 +102,7 @@ impl Managed {
             }
             Source::Basic => self.basic = true,
             Source::SessionToken => self.session_token = true,
+            Source::Jwt => self.jwt = true,
         }
     }
 
@@ -107,18 +111,10 @@ impl Managed {
         value.as_bytes().split(|byte| *byte == b',').any(|part| match scheme(part).0 {
             Scheme::Basic => self.basic,
             Scheme::SessionToken => self.session_token,
-            Scheme::Jwt | Scheme::Unknown => false,
+            Scheme::Jwt => self.jwt,
+            Scheme::Unknown => false,
         })
     }
-}
-
-/// What one route adds to that.
-#[derive(Clone, Debug, Default)]
-pub struct RouteHeaders {
-    /// Set to fixed values.
-    pub set: Vec<(&'static str, HeaderValue)>,
-    /// Removed, in every alias.
-    pub remove: Names,
 }
 
 /// Who is at the other end of a connection.
@@ -129,7 +125,7 @@ pub struct Caller {
     /// Whether its `X-Forwarded-*` headers count.
     pub trusted: bool,
     /// The address as a header value, made once.
-    header: HeaderValue,
+    pub header: HeaderValue,
 }
 
 impl Caller {
@@ -137,6 +133,15 @@ impl Caller {
     pub fn new(address: IpAddr, trusted: bool) -> Self {
         let header = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         Self { address, trusted, header }
+    }
+
+    /// Who is behind the peer: the address that a trusted one was called from, else the peer's own (CVE-2026-110726: nobody else's word counts).
+    pub fn origin(&self, headers: &HeaderMap) -> IpAddr {
+        let named = || {
+            let line = headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+            line.rsplit(',').next()?.trim().parse().ok()
+        };
+        if self.trusted { named().unwrap_or(self.address) } else { self.address }
     }
 }
 
@@ -148,6 +153,8 @@ pub struct Facts<'a> {
     pub request_id: &'a HeaderValue,
     /// The token to inject; none on a public route.
     pub token: Option<&'a Token>,
+    /// What the upstream is told beside it.
+    pub told: &'a [(&'static str, Rendered)],
     /// The `Host` to send, where it is not the caller's.
     pub host: Option<&'a HeaderValue>,
     /// The version that the caller spoke.
@@ -158,10 +165,10 @@ pub struct Facts<'a> {
 ///
 /// # Errors
 /// When a header cannot be set: too many of them.
-pub fn apply(request: &mut RequestHeader, managed: &Managed, route: &RouteHeaders, facts: &Facts<'_>) -> pingora::Result<()> {
+pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, facts: &Facts<'_>) -> pingora::Result<()> {
     to_origin_form(request);
     let forwarded_host = request.headers.get(HOST).cloned();
-    strip_headers(request, managed, route, facts.caller.trusted);
+    strip_headers(request, managed, removed, facts.caller.trusted);
     if !managed.query.is_empty() {
         strip_query(request, &managed.query)?;
     }
@@ -174,13 +181,32 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, route: &RouteHeader
     // One more line keeps those of proxies before us (RFC 9110 section 7.6.3).
     let via = if facts.version == Version::HTTP_10 { "1.0 bearerd" } else { "1.1 bearerd" };
     request.append_header(VIA, HeaderValue::from_static(via))?;
-    for (name, value) in &route.set {
-        request.insert_header(*name, value.clone())?;
+    let circumstances = Circumstances { peer: &facts.caller.header, request_id: facts.request_id };
+    for (name, rendered) in facts.told {
+        if let Some(value) = rendered.value(&circumstances) {
+            request.insert_header(*name, value)?;
+        }
     }
     if let Some(host) = facts.host {
         request.insert_header(HOST, host.clone())?;
     }
     Ok(())
+}
+
+/// Bytes of a header section as it goes over the wire in HTTP/1.1.
+pub fn section_bytes(request: &RequestHeader) -> usize {
+    let line = request.method.as_str().len() + request.raw_path().len() + " HTTP/1.1\r\n".len() + 1;
+    let headers = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + headers.sum::<usize>() + "\r\n".len()
+}
+
+/// What a request in shadow mode gets: nothing but what the connection to the upstream needs.
+///
+/// # Errors
+/// When a header cannot be set.
+pub fn pass_on(request: &mut RequestHeader, host: Option<&HeaderValue>) -> pingora::Result<()> {
+    to_origin_form(request);
+    host.map_or(Ok(()), |host| request.insert_header(HOST, host.clone()))
 }
 
 /// `http://host/path` becomes `/path` (RFC 9112 section 3.2.1): `Host` says the same, and many servers know no other form.
@@ -191,7 +217,7 @@ fn to_origin_form(request: &mut RequestHeader) {
     }
 }
 
-fn strip_headers(request: &mut RequestHeader, managed: &Managed, route: &RouteHeaders, trusted: bool) {
+fn strip_headers(request: &mut RequestHeader, managed: &Managed, removed: &Names, trusted: bool) {
     // One is the rule (the credential), so the list seldom grows.
     let mut doomed: [Option<HeaderName>; 8] = [const { None }; 8];
     loop {
@@ -199,7 +225,7 @@ fn strip_headers(request: &mut RequestHeader, managed: &Managed, route: &RouteHe
         for name in request.headers.keys() {
             let text = name.as_str();
             let managed = managed.headers.contains(text) && !(trusted && FORWARDED.contains(&text));
-            if (managed || route.remove.contains(text)) && found < doomed.len() {
+            if (managed || removed.contains(text)) && found < doomed.len() {
                 doomed[found] = Some(name.clone());
                 found += 1;
             }
@@ -334,7 +360,7 @@ mod tests {
             request.append_header(spelled.clone(), "canary").unwrap();
             let mut managed = Managed::new();
             managed.headers.insert("x-api-key");
-            strip_headers(&mut request, &managed, &RouteHeaders::default(), false);
+            strip_headers(&mut request, &managed, &Names::default(), false);
             prop_assert!(request.headers.is_empty(), "{} survived", spelled);
         }
     }

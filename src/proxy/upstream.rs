@@ -54,6 +54,7 @@ pub struct Upstream {
     peers: ArcSwap<Vec<(usize, HttpPeer)>>,
     next: AtomicUsize,
     dns_refresh: Duration,
+    header_bytes: usize,
 }
 
 struct Server {
@@ -84,12 +85,32 @@ impl Upstream {
     ///
     /// # Errors
     /// When a server cannot be a `Host`.
-    pub fn new(name: &str, servers: &[String], host: HostPolicy, timeouts: Timeouts, dns_refresh: Duration) -> Result<Self, Error> {
+    pub fn new(
+        name: &str,
+        servers: &[String],
+        host: HostPolicy,
+        timeouts: Timeouts,
+        dns_refresh: Duration,
+        header_bytes: usize,
+    ) -> Result<Self, Error> {
         let servers = servers.iter().map(|text| Server::new(name, text)).collect::<Result<Vec<_>, _>>()?;
-        let upstream =
-            Self { name: name.to_owned(), host, timeouts, servers, peers: ArcSwap::default(), next: AtomicUsize::new(0), dns_refresh };
+        let upstream = Self {
+            name: name.to_owned(),
+            host,
+            timeouts,
+            servers,
+            peers: ArcSwap::default(),
+            next: AtomicUsize::new(0),
+            dns_refresh,
+            header_bytes,
+        };
         upstream.rebuild();
         Ok(upstream)
+    }
+
+    /// Bytes of a header section that it takes.
+    pub const fn header_bytes(&self) -> usize {
+        self.header_bytes
     }
 
     /// Its name in the configuration.

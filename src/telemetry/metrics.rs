@@ -34,6 +34,8 @@ pub struct Metrics {
     pub auth_wait: Histogram,
     /// The same, where the request began a mint.
     pub auth_mint: Histogram,
+    /// Seconds to a verdict on a JWT that was not known yet.
+    pub auth_jwt: Histogram,
     /// Look-ups that found a valid token.
     pub cache_hit: IntCounter,
     /// Look-ups that found nothing.
@@ -100,6 +102,7 @@ impl Metrics {
             auth_hit: auth.with_label_values(&["hit"]),
             auth_wait: auth.with_label_values(&["wait"]),
             auth_mint: auth.with_label_values(&["mint"]),
+            auth_jwt: auth.with_label_values(&["jwt"]),
             cache_hit: cache.with_label_values(&["hit"]),
             cache_miss: cache.with_label_values(&["miss"]),
             cache_negative: cache.with_label_values(&["negative"]),

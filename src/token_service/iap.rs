@@ -1,9 +1,5 @@
 //! The IAP token API over HTTP(S): one pooled client per token service.
 
-mod connect;
-mod failure;
-mod trust;
-
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,8 +16,10 @@ use super::{Error, TokenDetails, TokenParams, TokenService};
 use crate::clock::Clock;
 use crate::config;
 use crate::credential::Credential;
+use crate::http_client::connect::{self, Connector};
+use crate::http_client::failure::{self, Failure};
+use crate::http_client::trust;
 use crate::secret::Secret;
-use connect::Connector;
 
 /// The longest answer that is read.
 const BODY_BYTES: usize = 256 * 1024;
@@ -95,6 +93,15 @@ impl IapTokenService {
     }
 }
 
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unavailable(cause) => Self::Unavailable(cause),
+            Failure::Protocol(cause) => Self::Protocol(cause),
+        }
+    }
+}
+
 async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Error> {
     if !answer::has_readable_body(head.status) {
         return Ok(Bytes::new());
@@ -104,7 +111,7 @@ async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Error> {
         if error.is::<LengthLimitError>() {
             Error::Protocol("an answer longer than 256 KiB".to_owned())
         } else {
-            failure::of(error.as_ref())
+            failure::of(error.as_ref()).into()
         }
     })
 }

@@ -66,7 +66,7 @@ pub(super) fn create(base: &Base, credential: &Credential, params: &TokenParams)
     let (name, value) = match credential.kind {
         Kind::ApiKey => (API_KEY, sensitive("", value)?),
         Kind::Basic => (AUTHORIZATION, sensitive("Basic ", value)?),
-        Kind::SessionToken => (AUTHORIZATION, sensitive("Bearer ", value)?),
+        Kind::SessionToken | Kind::Jwt => (AUTHORIZATION, sensitive("Bearer ", value)?),
     };
     let mut request = request(Method::POST, base.at(&format!("/v1/tokens{}", query(params)))?, Bytes::new());
     request.headers_mut().insert(name, value);

@@ -142,6 +142,7 @@ async fn a_known_sequence_leaves_exactly_these_series() {
         (r#"bearerd_auth_decisions_total{reason="no_route",result="denied",route=""}"#, 1.0),
         (r#"bearerd_auth_decisions_total{reason="token_service_unavailable",result="error",route="api"}"#, 1.0),
         (r#"bearerd_auth_duration_seconds_count{source="hit"}"#, 4.0),
+        (r#"bearerd_auth_duration_seconds_count{source="jwt"}"#, 0.0),
         (r#"bearerd_auth_duration_seconds_count{source="mint"}"#, 4.0),
         (r#"bearerd_auth_duration_seconds_count{source="wait"}"#, 0.0),
         (r#"bearerd_breaker_open{service="default"}"#, 0.0),

@@ -8,13 +8,13 @@ use crate::config::route::{ApiKeyPlace, Auth, CredentialKind, CredentialSource, 
 
 /// Checks them.
 pub fn check(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
-    if route.credentials.is_empty() && route.auth == Auth::Required {
+    if route.credentials().is_empty() && route.auth == Auth::Required {
         let help = "list some, as `[api_key]`; or write `auth: none` for a public route";
         report.mistaken_key(path, "`credentials` is empty: nobody could be let in", help.to_owned());
     }
     mounted(route, path, report);
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for (index, source) in route.credentials.iter().enumerate() {
+    for (index, source) in route.credentials().iter().enumerate() {
         let path = path.item(index);
         if let CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) = source {
             header(name, &path.key("api_key").key("header"), report);
@@ -31,7 +31,7 @@ pub fn check(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
 /// Whose token would it be, where a caller brings a key and bearerd has one too?
 fn mounted(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     let Some(mounted) = route.mounted() else { return };
-    if route.credentials.len() > 1 {
+    if route.credentials().len() > 1 {
         report.mistaken_key(
             path,
             "`mounted` beside other credentials",
@@ -46,7 +46,7 @@ fn mounted(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
         report.mistaken_key(path, "`mounted` and `token_api` together", help.to_owned());
     }
     let index =
-        route.credentials.iter().position(|source| matches!(source, CredentialSource::Placed(Placed::Mounted(_)))).unwrap_or_default();
+        route.credentials().iter().position(|source| matches!(source, CredentialSource::Placed(Placed::Mounted(_)))).unwrap_or_default();
     lasting(mounted.revoke_on_change, &path.item(index).key("mounted").key("revoke_on_change"), report);
 }
 
@@ -69,6 +69,7 @@ fn place(source: &CredentialSource) -> String {
         CredentialSource::Kind(CredentialKind::ApiKey) => "header x-api-key".to_owned(),
         CredentialSource::Kind(CredentialKind::Basic) => "basic".to_owned(),
         CredentialSource::Kind(CredentialKind::SessionToken) => "session token".to_owned(),
+        CredentialSource::Kind(CredentialKind::Jwt) => "jwt".to_owned(),
         CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) => format!("header {}", headers::folded(name)),
         CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Query(name))) => format!("query {name}"),
         CredentialSource::Placed(Placed::Mounted(_)) => "mounted".to_owned(),

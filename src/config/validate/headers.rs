@@ -36,15 +36,21 @@ pub fn is_managed(name: &str) -> bool {
     WRITTEN.contains(&name.as_str()) || FRAMING.contains(&name.as_str())
 }
 
+/// Whether a header frames a message or belongs to one connection.
+pub fn frames(name: &str) -> bool {
+    FRAMING.contains(&folded(name).as_str())
+}
+
 /// Checks them.
 pub fn check(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     set(route, &path.key("set"), report);
     removed(route, &path.key("remove"), report);
+    super::policy::templates(route, path, report);
 }
 
 fn set(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-    for (name, value) in &route.headers.set {
+    for name in route.headers.set.keys() {
         let path = path.key(name);
         if is_managed(name) {
             let help = match folded(name).as_str() {
@@ -53,9 +59,6 @@ fn set(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
                 _ => "remove it: bearerd writes it where it is due",
             };
             report.mistaken_key(&path, format!("the header {} cannot be set", quoted(name)), help.to_owned());
-        }
-        if value.contains('{') {
-            report.mistake(&path, "templates are not supported in header values", "write a fixed value, without `{`".to_owned());
         }
         if let Some(other) = seen.insert(name.to_ascii_lowercase(), name) {
             report.mistaken_key(
@@ -72,7 +75,7 @@ fn removed(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
         let path = path.item(index);
         let shown = report.positions().shown(&path);
         let folded = folded(name);
-        if FRAMING.contains(&folded.as_str()) {
+        if frames(name) {
             report.mistake(
                 &path,
                 format!("the header {shown} cannot be removed"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Report, at_least, credentials, headers, section};
+use super::{Report, at_least, credentials, headers, policy, section};
 use crate::config::diagnostic::{instead_of, quoted};
 use crate::config::place::KeyPath;
 use crate::config::route::{Auth, Match, Route, Token, TokenApi};
@@ -24,6 +24,7 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
         matching(&route.matches, &path.key("match"), report);
         credentials::check(route, &path.key("credentials"), report);
         headers::check(route, &path.key("headers"), report);
+        policy::check(route, &path, report);
         lifetimes(route, &path, report);
     }
     unreachable(config, report);
@@ -77,7 +78,10 @@ fn token_api(token_api: &TokenApi, route: &Route, path: &KeyPath, report: &mut R
         TokenApi::Detailed(_) => path.key("token_api").key("service"),
     };
     reference(&token_api.details().service, &place, "token service", "token_services", report);
-    for (key, is_there) in [("path", route.matches.path.is_some()), ("path_prefix", route.matches.path_prefix.is_some())] {
+    let matches = &route.matches;
+    let conditions =
+        [("path", matches.path.is_some()), ("path_prefix", matches.path_prefix.is_some()), ("path_regex", matches.path_regex.is_some())];
+    for (key, is_there) in conditions {
         if is_there {
             let help =
                 "remove it: the route takes `/v1/tokens`, `/v1/tokens/details` and `/v1/tokens:refresh`, and leaves others to later routes";
@@ -108,6 +112,7 @@ fn token_service(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
         reference(&route.token.service, &path, "token service", "token_services", report);
     } else if route.auth == Auth::Required
         && route.token_api.is_none()
+        && route.needs_token_service()
         && report.names(&section("token_services")).is_some_and(|names| !names.contains(&route.token.service.as_str()))
     {
         let message = format!("the route needs the token service {}, which is not there", quoted(&route.token.service));
@@ -136,11 +141,13 @@ pub(super) fn max_age(token: &Token, path: &KeyPath, report: &mut Report<'_>) {
 }
 
 fn matching(matches: &Match, path: &KeyPath, report: &mut Report<'_>) {
-    if matches.path.is_some() && matches.path_prefix.is_some() {
+    let given = [("path", &matches.path), ("path_prefix", &matches.path_prefix), ("path_regex", &matches.path_regex)];
+    let mut given = given.into_iter().filter(|(_, text)| text.is_some());
+    if let (Some((first, _)), Some((second, _))) = (given.next(), given.next()) {
         report.mistaken_key(
-            &path.key("path_prefix"),
-            "`path` and `path_prefix` together",
-            "keep one: `path` is the whole path, `path_prefix` its first segments".to_owned(),
+            &path.key(second),
+            format!("`{first}` and `{second}` together"),
+            "keep one: `path` is the whole path, `path_prefix` its first segments, `path_regex` what the whole path must fit".to_owned(),
         );
     }
 }
@@ -149,6 +156,7 @@ fn matching(matches: &Match, path: &KeyPath, report: &mut Report<'_>) {
 fn takes_all(matches: &Match) -> bool {
     matches.hosts.is_empty()
         && matches.path.is_none()
+        && matches.path_regex.is_none()
         && matches.path_prefix.as_deref().is_none_or(|prefix| prefix == "/")
         && matches.methods.is_empty()
         && matches.headers.is_empty()
@@ -167,7 +175,7 @@ fn unused(config: &Config, report: &mut Report<'_>) {
     for name in config.upstreams.keys().filter(|name| !upstreams.contains(name.as_str())) {
         report.warning(&section("upstreams").key(name), format!("no route uses the upstream {}", quoted(name)), None);
     }
-    let protected = config.routes.iter().filter(|route| route.auth == Auth::Required && route.token_api.is_none());
+    let protected = config.routes.iter().filter(|route| route.needs_token_service() && route.token_api.is_none());
     let token_apis = config.routes.iter().filter_map(|route| route.token_api.as_ref()).map(|token_api| token_api.details().service);
     let services: BTreeSet<String> = protected
         .map(|route| route.token.service.clone())

@@ -13,6 +13,10 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
         let path = section("sinks").item(index);
         reference(&sink.token.service, &path.key("token").key("service"), "token service", "token_services", report);
         max_age(&sink.token, &path.key("token"), report);
+        if sink.validate.jwt.is_some() {
+            let path = path.key("validate").key("jwt");
+            report.mistaken_key(&path, "`jwt` does nothing on a sink", "remove it: nobody brings one here".to_owned());
+        }
         let mounted = &sink.credential.mounted;
         lasting(mounted.revoke_on_change, &path.key("credential").key("mounted").key("revoke_on_change"), report);
         if let Some(first) = config.sinks[..index].iter().position(|other| other.path == sink.path) {

@@ -200,10 +200,11 @@ impl Stand {
         let (exchange, grant) = (Arc::clone(&self.exchange), Arc::clone(&self.grant));
         async move {
             let presented = Presented { kind, value: Cow::Borrowed(&text) };
-            match exchange.lookup(&grant, &presented, time::Instant::now().into_std()) {
+            let hash = grant.key(&presented);
+            match exchange.lookup(&grant, hash, time::Instant::now().into_std()) {
                 Lookup::Hit(granted) => Ok(granted),
                 Lookup::Refused(error) => Err(error),
-                Lookup::Miss(hash) => exchange.mint(&grant, &presented, hash).await.1,
+                Lookup::Miss => exchange.mint(&grant, &presented, hash).await.1,
             }
         }
     }

@@ -50,7 +50,7 @@ pub enum Error {
 
 /// The TLS side of a client. A private authority replaces the public ones. Those are Mozilla's list as built in, and the system's where it
 /// has any; they are not loaded where `used` says that the URL needs none.
-pub(super) fn client_config(files: &ClientTls, used: bool) -> Result<ClientConfig, Error> {
+pub fn client_config(files: &ClientTls, used: bool) -> Result<ClientConfig, Error> {
     let roots = match &files.ca {
         Some(path) => private_roots(path)?,
         None if used => public_roots(),

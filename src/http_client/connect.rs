@@ -1,4 +1,4 @@
-//! Connections to a token service: name lookup, TCP and TLS within one time-out, and a watch on each for staleness.
+//! Connections to a server that bearerd calls: name lookup, TCP and TLS within one time-out, and a watch on each for staleness.
 
 use std::future::Future;
 use std::io;
@@ -24,7 +24,7 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// What no library error tells by its type.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub enum ConnectError {
     /// Lookup, TCP and TLS together took too long.
     #[error("connecting timed out after {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
@@ -40,13 +40,14 @@ pub(super) enum ConnectError {
 
 /// Connects over TCP, with TLS where the URL says so, within a time-out for all of it.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub struct Connector {
     https: HttpsConnector<HttpConnector<Resolver>>,
     timeout: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(mut tls: ClientConfig, timeout: Duration) -> Self {
+    /// Connects with this TLS set-up, within `timeout`.
+    pub fn new(mut tls: ClientConfig, timeout: Duration) -> Self {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
         http.enforce_http(false);
@@ -77,7 +78,7 @@ impl Service<Uri> for Connector {
 
 /// The system's resolver, with an error that can be told from others.
 #[derive(Clone)]
-pub(super) struct Resolver(GaiResolver);
+pub struct Resolver(GaiResolver);
 
 impl Service<Name> for Resolver {
     type Response = GaiAddrs;
@@ -96,7 +97,7 @@ impl Service<Name> for Resolver {
 }
 
 /// Whether a request failed only because its connection, used before, had been closed meanwhile: no byte of an answer to it came.
-pub(super) fn went_stale(error: &ClientError) -> bool {
+pub fn went_stale(error: &ClientError) -> bool {
     let mut extras = Extensions::new();
     if let Some(info) = error.connect_info() {
         info.get_extras(&mut extras);
@@ -114,7 +115,7 @@ struct Watch {
 }
 
 /// A connection that notes on its [`Watch`] what goes over it.
-pub(super) struct Watched {
+pub struct Watched {
     stream: TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>,
     watch: Watch,
 }

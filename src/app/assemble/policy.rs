@@ -1,0 +1,155 @@
+//! What a route demands beside a credential, from its section of the configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderName, Uri};
+use jsonwebtoken::Algorithm as Signature;
+use serde_json::Value;
+
+use super::{Error, Services, details, unchecked};
+use crate::authorize::{Condition, Glob, Policy};
+use crate::claims::Path;
+use crate::config::Route;
+use crate::config::policy::{self, Algorithm, Expected, Jwt, RateLimitBy, Scalar, Told};
+use crate::exchange::{Exchange, Verifier};
+use crate::jwks::rules::Rules;
+use crate::jwks::source::Source;
+use crate::proxy::ResponseHeaders;
+use crate::proxy::inject::Names;
+use crate::rate_limit::{By, RateLimit};
+use crate::template::Template;
+
+/// The key sets, each fetched once however many routes use it.
+#[derive(Default)]
+pub(in crate::app) struct KeySources {
+    files: BTreeMap<PathBuf, Arc<Source>>,
+    /// By URL; routes that name different TLS files do not share one.
+    urls: BTreeMap<(String, [Option<PathBuf>; 3]), Arc<Source>>,
+}
+
+impl KeySources {
+    /// Each once.
+    pub(in crate::app) fn all(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.files.values().chain(self.urls.values())
+    }
+
+    fn of(&mut self, jwt: &Jwt) -> Result<Arc<Source>, Error> {
+        match (&jwt.jwks_file, &jwt.jwks_url) {
+            (Some(file), _) => {
+                if let Some(source) = self.files.get(file) {
+                    return Ok(Arc::clone(source));
+                }
+                let source = Arc::new(Source::file(file.clone())?);
+                self.files.insert(file.clone(), Arc::clone(&source));
+                Ok(source)
+            }
+            (None, Some(url)) => {
+                let name = (url.clone(), [jwt.tls.ca.clone(), jwt.tls.certificate.clone(), jwt.tls.private_key.clone()]);
+                if let Some(source) = self.urls.get(&name) {
+                    return Ok(Arc::clone(source));
+                }
+                let uri: Uri = url.parse().map_err(unchecked)?;
+                let source = Source::url(uri, &jwt.tls).map_err(|cause| Error::KeySet { url: url.clone(), cause })?;
+                let source = Arc::new(source);
+                self.urls.insert(name, Arc::clone(&source));
+                Ok(source)
+            }
+            (None, None) => Err(unchecked("`validate.jwt` needs `jwks_url` or `jwks_file`")),
+        }
+    }
+}
+
+/// How the route's JWTs are validated, where it takes any.
+pub(super) fn verifier(
+    section: &Route,
+    name: &str,
+    exchange: &Exchange,
+    services: &Services,
+    sources: &mut KeySources,
+) -> Result<Option<Arc<Verifier>>, Error> {
+    if !section.takes_jwt() {
+        return Ok(None);
+    }
+    let (signature, rules) = match &section.validate.jwt {
+        Some(jwt) => (Some((sources.of(jwt)?, jwt.algorithms.iter().map(|algorithm| signature(*algorithm)).collect())), rules(jwt)),
+        None => (None, Rules::default()),
+    };
+    let details = details(section.validate.details_of_presented());
+    Ok(Some(Arc::new(exchange.verifier(name, signature, rules, details, services.get(&section.token.service)))))
+}
+
+/// What `validate.jwt` says of claims.
+pub fn rules(jwt: &Jwt) -> Rules {
+    Rules { issuers: jwt.issuers.clone(), audiences: jwt.audiences.clone(), leeway: jwt.leeway }
+}
+
+/// An algorithm as the library names it.
+pub const fn signature(algorithm: Algorithm) -> Signature {
+    match algorithm {
+        Algorithm::RS256 => Signature::RS256,
+        Algorithm::RS384 => Signature::RS384,
+        Algorithm::RS512 => Signature::RS512,
+        Algorithm::PS256 => Signature::PS256,
+        Algorithm::PS384 => Signature::PS384,
+        Algorithm::PS512 => Signature::PS512,
+        Algorithm::ES256 => Signature::ES256,
+        Algorithm::ES384 => Signature::ES384,
+        Algorithm::EdDSA => Signature::EdDSA,
+    }
+}
+
+/// What the token must say and the upstream is told.
+pub fn policy(section: &Route, name: &str) -> Result<Policy, Error> {
+    let claims = section.require.claims.iter().map(|(path, expected)| Ok((Path::parse(path).map_err(unchecked)?, condition(expected)?)));
+    let headers = templates(&section.headers.set)?;
+    Ok(Policy::new(name, section.require.scopes.clone(), claims.collect::<Result<_, Error>>()?, headers))
+}
+
+fn templates(set: &BTreeMap<String, String>) -> Result<Vec<(&'static str, Template)>, Error> {
+    // pingora wants names that live as long as the process, which these do.
+    let leak = |name: &String| -> &'static str { Box::leak(name.clone().into_boxed_str()) };
+    set.iter().map(|(name, value)| Ok((leak(name), Template::parse(value).map_err(unchecked)?))).collect()
+}
+
+fn condition(expected: &Expected) -> Result<Condition, Error> {
+    let glob = |pattern: &str| Glob::new(pattern).map(Condition::Glob).map_err(unchecked);
+    Ok(match expected {
+        Expected::Value(Scalar::Text(text)) if text.contains('*') => glob(text)?,
+        Expected::Value(value) | Expected::Told(Told::Equals(value)) => Condition::Equals(self::value(value)),
+        Expected::OneOf(values) | Expected::Told(Told::OneOf(values)) => Condition::OneOf(values.iter().map(self::value).collect()),
+        Expected::Told(Told::Present(there)) => Condition::Present(*there),
+        Expected::Told(Told::Glob(pattern)) => glob(pattern)?,
+    })
+}
+
+fn value(scalar: &Scalar) -> Value {
+    match scalar {
+        Scalar::Bool(value) => Value::Bool(*value),
+        Scalar::Integer(value) => Value::from(*value),
+        Scalar::Text(text) => Value::String(text.clone()),
+    }
+}
+
+pub(super) fn removed(section: &Route) -> Names {
+    let mut names = Names::default();
+    section.headers.remove.iter().for_each(|name| names.insert(name));
+    names
+}
+
+pub(super) fn response(section: &Route, name: &str) -> Result<ResponseHeaders, Error> {
+    let told = Policy::new(name, Vec::new(), Vec::new(), templates(&section.headers.response.set)?);
+    let remove = section.headers.response.remove.iter().map(|name| HeaderName::try_from(name.as_str()).map_err(unchecked));
+    Ok(ResponseHeaders { set: told.without_token().to_vec(), remove: remove.collect::<Result<_, _>>()? })
+}
+
+pub(super) fn rate_limit(section: &Route) -> Option<RateLimit> {
+    let policy::RateLimit { requests, per, by, max_entries } = section.rate_limit?;
+    let by = match by {
+        RateLimitBy::Credential => By::Credential,
+        RateLimitBy::Peer => By::Peer,
+        RateLimitBy::Route => By::Route,
+    };
+    Some(RateLimit::new(requests, per, by, max_entries))
+}

@@ -1,0 +1,292 @@
+//! JWTs that callers bring: validated once, by signature or by `get_token_details` or both, then found again by one look-up. They are passed on as they
+//! are, and die with what vouched for them: their `exp`, the key that signed them, a revocation, a verdict that has become too old.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::Algorithm;
+use quick_cache::UnitWeighter;
+use quick_cache::sync;
+
+use super::grant::{Details, HashKeys};
+use super::on_behalf::callers_turn;
+use super::revoke::Refused;
+use super::service::{Failure, Service};
+use super::{Error, Exchange, RETRY, unavailable};
+use crate::claims::Claims;
+use crate::clock::Reading;
+use crate::credential::Presented;
+use crate::jwks::rules::Rules;
+use crate::jwks::source::{Asked, Source};
+use crate::jwks::{Current, Fault};
+use crate::secret::{BuildAlreadyHashed, FieldHasher, KeyedHash, Secret};
+use crate::token::{self, Lifetimes, Token};
+use crate::token_service;
+
+/// How long a verdict of `get_token_details` alone is kept at most.
+const DETAILS_ALONE: Duration = Duration::from_secs(60);
+/// At this part of its time a verdict is renewed behind the requests that use it.
+const RENEW_AT: f64 = 0.75;
+
+/// How the JWTs of one route are validated.
+pub struct Verifier {
+    /// Who vouches by signature, and with which algorithms.
+    signature: Option<(Arc<Source>, Vec<Algorithm>)>,
+    rules: Rules,
+    details: Details,
+    /// Where `get_token_details` is asked, and whose revocations count.
+    service: Option<Arc<Service>>,
+    /// The hash of all that is the same for every caller of the route.
+    prefix: FieldHasher,
+}
+
+impl Verifier {
+    /// For the route of this name; no other shares its verdicts.
+    pub fn new(
+        hash_keys: &HashKeys,
+        route: &str,
+        signature: Option<(Arc<Source>, Vec<Algorithm>)>,
+        rules: Rules,
+        details: Details,
+        service: Option<Arc<Service>>,
+    ) -> Self {
+        let mut prefix = hash_keys.current.hasher();
+        prefix.field(b"presented").field(route.as_bytes());
+        Self { signature, rules, details, service, prefix }
+    }
+
+    /// The name of a JWT's verdict here.
+    pub fn key(&self, presented: &Presented<'_>) -> KeyedHash {
+        let mut hasher = self.prefix.clone();
+        hasher.field(presented.value.as_bytes());
+        hasher.finish()
+    }
+
+    /// How long a verdict counts before `get_token_details` is asked again.
+    fn span(&self) -> Duration {
+        match (self.details, &self.signature) {
+            (Details::Every(span), Some(_)) => span,
+            (Details::Every(span), None) => span.min(DETAILS_ALONE),
+            (_, None) => DETAILS_ALONE,
+            (_, Some(_)) => Duration::MAX,
+        }
+    }
+
+    /// The generation of the keys that verdicts hang on.
+    fn generation(&self) -> u64 {
+        self.signature.as_ref().map_or(0, |(source, _)| source.generation())
+    }
+}
+
+/// A JWT that was found good.
+pub(super) struct Verified {
+    verifier: Arc<Verifier>,
+    token: Arc<Token>,
+    /// Of the keys that vouched for it.
+    generation: u64,
+    /// The count of revocations when it was last looked for among them.
+    revocations: AtomicU64,
+    /// In [`Reading::uptime`], as milliseconds: until then the verdict counts, and from then on it is renewed.
+    until: AtomicU64,
+    renew_at: AtomicU64,
+    renewing: AtomicBool,
+}
+
+/// The verdicts at hand, bounded.
+pub(super) type Verdicts = sync::Cache<KeyedHash, Arc<Verified>, UnitWeighter, BuildAlreadyHashed>;
+
+pub(super) fn verdicts(capacity: u64) -> Verdicts {
+    sync::Cache::with(
+        usize::try_from(capacity).unwrap_or(usize::MAX).min(1024),
+        capacity,
+        UnitWeighter,
+        BuildAlreadyHashed::default(),
+        sync::DefaultLifecycle::default(),
+    )
+}
+
+impl Exchange {
+    /// A JWT that was found good before, and still is at `at`.
+    pub fn lookup_presented(self: &Arc<Self>, verifier: &Verifier, key: KeyedHash, at: Instant) -> Option<Arc<Token>> {
+        let found = self.verdicts.get(&key).filter(|verified| self.still_counts(verified, verifier, self.clock.at(at)));
+        let Some(verified) = found else {
+            self.metrics.cache_miss.inc();
+            return None;
+        };
+        self.metrics.cache_hit.inc();
+        Some(Arc::clone(&verified.token))
+    }
+
+    fn still_counts(self: &Arc<Self>, verified: &Arc<Verified>, verifier: &Verifier, now: Reading) -> bool {
+        let uptime = millis(now.uptime);
+        if verified.generation != verifier.generation()
+            || uptime >= verified.until.load(Ordering::Acquire)
+            || !verified.token.is_valid(now, verifier.rules.leeway)
+        {
+            return false;
+        }
+        let revocations = self.tombstones.count();
+        if verified.revocations.load(Ordering::Acquire) != revocations {
+            if self.is_revoked_presented(verifier, &verified.token) {
+                return false;
+            }
+            verified.revocations.store(revocations, Ordering::Release);
+        }
+        if uptime >= verified.renew_at.load(Ordering::Relaxed) && !verified.renewing.swap(true, Ordering::AcqRel) {
+            let (exchange, verified) = (Arc::clone(self), Arc::clone(verified));
+            self.runtime.spawn(async move { exchange.renew_verdict(&verified).await });
+        }
+        true
+    }
+
+    /// Validates a JWT.
+    ///
+    /// # Errors
+    /// Why it is not accepted, or that it cannot be judged now.
+    pub async fn verify(
+        self: &Arc<Self>,
+        verifier: &Arc<Verifier>,
+        presented: &Presented<'_>,
+        key: KeyedHash,
+    ) -> Result<Arc<Token>, Error> {
+        if let Some(error) = self.negative.get(&key, self.clock.now()) {
+            self.metrics.cache_negative.inc();
+            return Err(error);
+        }
+        let text = &*presented.value;
+        let generation = match &verifier.signature {
+            None => 0,
+            Some((source, algorithms)) => {
+                let (claims, generation) = signed(source, algorithms, text).await?;
+                verifier.rules.check(&claims, self.clock.now()).map_err(Error::InvalidToken)?;
+                if claims.member("exp").is_none() {
+                    return Err(Error::InvalidToken(Fault::Claim("exp")));
+                }
+                generation
+            }
+        };
+        let token = self.timely(verifier, text)?;
+        let revocations = self.tombstones.count();
+        if self.is_revoked_presented(verifier, &token) {
+            return Err(Error::Revoked);
+        }
+        let asks = verifier.details != Details::Off;
+        if let Some(service) = verifier.service.as_ref().filter(|_| asks) {
+            self.ask(service, &token, key).await?;
+        }
+        let verified = Arc::new(Verified {
+            verifier: Arc::clone(verifier),
+            token: Arc::new(token),
+            generation,
+            revocations: AtomicU64::new(revocations),
+            until: AtomicU64::new(0),
+            renew_at: AtomicU64::new(0),
+            renewing: AtomicBool::new(false),
+        });
+        verified.counts_from(self.clock.reading());
+        self.verdicts.insert(key, Arc::clone(&verified));
+        Ok(Arc::clone(&verified.token))
+    }
+
+    /// Its times, by our clock.
+    fn timely(&self, verifier: &Verifier, text: &str) -> Result<Token, Error> {
+        let now = self.clock.reading();
+        let lifetimes = Lifetimes { session: DETAILS_ALONE, max_age: None };
+        let token = Token::parse(&Secret::from(text), now, lifetimes).map_err(|error| {
+            Error::InvalidToken(match error {
+                token::Error::Expired => Fault::Expired,
+                token::Error::WrongType(claim) => Fault::Claim(claim),
+                token::Error::NeverValid => Fault::Claim("nbf"),
+                token::Error::Unprintable | token::Error::Unreadable => Fault::Malformed,
+            })
+        })?;
+        if token.is_valid(now, verifier.rules.leeway) { Ok(token) } else { Err(Error::InvalidToken(Fault::Claim("nbf"))) }
+    }
+
+    fn is_revoked_presented(&self, verifier: &Verifier, token: &Token) -> bool {
+        verifier.service.as_ref().is_some_and(|service| self.is_revoked(service, &token.value()))
+    }
+
+    /// Asks the token service. All who bring the same token at one time wait for one call.
+    async fn ask(self: &Arc<Self>, service: &Arc<Service>, token: &Token, key: KeyedHash) -> Result<(), Error> {
+        let value = token.value();
+        let (flight, landing) = self.verdict_flights.board(key);
+        if let Some(landing) = landing {
+            let (exchange, service) = (Arc::clone(self), Arc::clone(service));
+            self.runtime.spawn(async move {
+                let outcome = exchange.details_say(&service, &value, key).await;
+                landing.land(outcome);
+            });
+        }
+        tokio::time::timeout(service.bounds.wait, flight.arrival()).await.unwrap_or(Err(Error::Budget))
+    }
+
+    async fn details_say(&self, service: &Service, value: &Secret, key: KeyedHash) -> Result<(), Error> {
+        let _turn = callers_turn(service).await.map_err(|refused| match refused {
+            Refused::Unavailable(error) => error,
+            Refused::Relayed(error) => unavailable(error.to_string(), RETRY),
+        })?;
+        match service.get_token_details(value).await {
+            Ok(_) => Ok(()),
+            Err(Failure::Call(token_service::Error::Denied | token_service::Error::Forbidden(_))) => {
+                self.negative.remember(key, Error::Revoked, self.clock.now(), None);
+                Err(Error::Revoked)
+            }
+            Err(Failure::Shut(shut)) => Err(unavailable(shut.cause, shut.retry_after)),
+            Err(Failure::Call(error)) => Err(unavailable(error.to_string(), RETRY)),
+        }
+    }
+
+    /// Asks again about a token that is in use, behind the requests. Without an answer the verdict counts until its time is over.
+    async fn renew_verdict(self: &Arc<Self>, verified: &Arc<Verified>) {
+        let Some(service) = &verified.verifier.service else { return };
+        let key = verified.verifier.key(&Presented { kind: crate::credential::Kind::Jwt, value: verified.token.value().expose().into() });
+        match self.ask(service, &verified.token, key).await {
+            Ok(()) => verified.counts_from(self.clock.reading()),
+            Err(Error::Revoked) => drop(self.verdicts.remove_if(&key, |held| Arc::ptr_eq(held, verified))),
+            Err(error) => tracing::warn!(service = service.name(), %error, "a presented JWT could not be checked again yet"),
+        }
+        verified.renewing.store(false, Ordering::Release);
+    }
+}
+
+impl Verified {
+    fn counts_from(&self, now: Reading) {
+        let span = self.verifier.span();
+        let end = |part: f64| if span == Duration::MAX { u64::MAX } else { millis(now.uptime + span.mul_f64(part)) };
+        self.renew_at.store(end(RENEW_AT), Ordering::Release);
+        self.until.store(end(1.0), Ordering::Release);
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The claims of a token with a good signature, and the generation of the keys. A key that is not known is looked for once in a newer set.
+async fn signed(source: &Source, algorithms: &[Algorithm], text: &str) -> Result<(Claims, u64), Error> {
+    let check = |current: &Current| match current.keys.verify(text, algorithms) {
+        Ok(claims) => Ok(Some((claims, current.generation))),
+        Err(Fault::UnknownKey) => Ok(None),
+        Err(fault) => Err(Error::InvalidToken(fault)),
+    };
+    let before = source.current();
+    if let Some(current) = &before
+        && let Some(found) = check(current)?
+    {
+        return Ok(found);
+    }
+    let asked = source.renew().await;
+    let newer = source.current().filter(|current| before.as_ref().is_none_or(|before| before.generation != current.generation));
+    if let Some(current) = &newer
+        && let Some(found) = check(current)?
+    {
+        return Ok(found);
+    }
+    match asked {
+        Asked::Fresh if source.current().is_some() => Err(Error::InvalidToken(Fault::UnknownKey)),
+        // It may well be good: that nobody can tell is not the caller's fault (rule 3 of the design).
+        _ => Err(unavailable("the key set cannot be had".to_owned(), RETRY)),
+    }
+}

@@ -1,0 +1,288 @@
+//! Where a key set comes from: a file that is followed, or a URL that is fetched in the background. The last good set stays while its source fails.
+//!
+//! A token may name a key that the set does not have yet. Then the source is asked again, once for all who wait, and not for a set that is only a moment
+//! old: tokens that name keys at random cause no more than a call each few seconds (CVE-2026-59396).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL};
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::{Notify, watch};
+use tokio::time::{self, Instant};
+
+use super::{Current, KeySet};
+use crate::config::token_service::ClientTls;
+use crate::http_client::connect::Connector;
+use crate::http_client::{failure, trust};
+
+/// The longest key set that is read.
+const MAX_BYTES: usize = 512 * 1024;
+/// Time for a whole fetch.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A set is fetched again after this, where its source names no time (`Cache-Control: max-age`).
+const REFRESH: Duration = Duration::from_secs(300);
+/// Bounds on the time that a source names: a key that is taken out dies within the longest.
+const SHORTEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(3600);
+/// A set that is younger is not fetched again for a key that it does not have.
+const YOUNG: Duration = Duration::from_secs(5);
+/// The first pause after a failure; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often a file is looked at.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a set cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Its file cannot be read.
+    #[error("cannot read {file}: {cause}")]
+    File {
+        /// The file.
+        file: String,
+        /// Why.
+        cause: String,
+    },
+    /// The call failed.
+    #[error("cannot fetch {url}: {cause}")]
+    Fetch {
+        /// The URL.
+        url: String,
+        /// Why.
+        cause: String,
+    },
+    /// What came is no set.
+    #[error("the key set of {place}: {cause}")]
+    Unusable {
+        /// Where it came from.
+        place: String,
+        /// What is wrong with it.
+        cause: super::Error,
+    },
+}
+
+enum Place {
+    File(PathBuf),
+    Url { uri: Uri, client: Box<Client<Connector, Empty<Bytes>>> },
+}
+
+/// What came of asking for a newer set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It was asked, or had been a moment ago: the set at hand is as new as can be.
+    Fresh,
+    /// It cannot be asked now.
+    Unavailable,
+}
+
+/// How far the source has been asked.
+#[derive(Clone, Copy, Default)]
+struct Round {
+    count: u64,
+    /// When it last answered.
+    answered: Option<Instant>,
+    /// The last attempt failed, and the next is not due yet.
+    failing: bool,
+}
+
+/// A source of keys.
+pub struct Source {
+    place: Place,
+    current: ArcSwapOption<Current>,
+    /// The generation of the current set, where the request path finds it.
+    generation: AtomicU64,
+    wanted: Notify,
+    round: watch::Sender<Round>,
+}
+
+impl Source {
+    /// A file, read for the first time.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no key set.
+    pub fn file(file: PathBuf) -> Result<Self, Error> {
+        let source = Self::new(Place::File(file));
+        source.read().map(|(text, keys)| source.take(text, keys))?;
+        Ok(source)
+    }
+
+    /// A URL, not asked yet.
+    ///
+    /// # Errors
+    /// When a TLS file cannot be used.
+    pub fn url(uri: Uri, tls: &ClientTls) -> Result<Self, trust::Error> {
+        let config = trust::client_config(tls, uri.scheme_str() == Some("https"))?;
+        let connector = Connector::new(config, CONNECT_TIMEOUT);
+        // A fetch is rare: no connection is kept for it, and none is found stale.
+        let client = Box::new(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector));
+        Ok(Self::new(Place::Url { uri, client }))
+    }
+
+    fn new(place: Place) -> Self {
+        let (current, generation) = (ArcSwapOption::empty(), AtomicU64::new(0));
+        Self { place, current, generation, wanted: Notify::new(), round: watch::Sender::new(Round::default()) }
+    }
+
+    /// The set at hand; none until the first has come.
+    pub fn current(&self) -> Option<Arc<Current>> {
+        self.current.load_full()
+    }
+
+    /// The generation of the set at hand. On the request path.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Sees to it that the set at hand is as new as can be. All who wait share one fetch.
+    pub async fn renew(&self) -> Asked {
+        if matches!(self.place, Place::File(_)) {
+            return Asked::Fresh;
+        }
+        let mut rounds = self.round.subscribe();
+        let before = *rounds.borrow_and_update();
+        if before.failing {
+            return Asked::Unavailable;
+        }
+        if before.answered.is_some_and(|at| at.elapsed() < YOUNG) {
+            return Asked::Fresh;
+        }
+        self.wanted.notify_one();
+        let after = time::timeout(TIMEOUT + CONNECT_TIMEOUT, rounds.wait_for(|round| round.count > before.count)).await;
+        match after {
+            Ok(Ok(round)) if !round.failing => Asked::Fresh,
+            _ => Asked::Unavailable,
+        }
+    }
+
+    /// Keeps the set up to date, for as long as the process lives.
+    pub async fn keep(self: Arc<Self>) {
+        match self.place {
+            Place::File(_) => self.follow().await,
+            Place::Url { .. } => self.keep_fetching().await,
+        }
+    }
+
+    async fn follow(self: Arc<Self>) {
+        let mut is_good = true;
+        loop {
+            time::sleep(FILE_INTERVAL).await;
+            let this = Arc::clone(&self);
+            let Ok(found) = tokio::task::spawn_blocking(move || this.read()).await else { continue };
+            let was_good = std::mem::replace(&mut is_good, found.is_ok());
+            match found {
+                Ok((text, keys)) => self.take(text, keys),
+                Err(error) if was_good => tracing::error!(%error, "the last good keys stay in use"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn read(&self) -> Result<(Bytes, KeySet), Error> {
+        let Place::File(file) = &self.place else { return Err(Error::File { file: String::new(), cause: "not a file".to_owned() }) };
+        let shown = file.display().to_string();
+        let text = std::fs::read(file).map_err(|cause| Error::File { file: shown.clone(), cause: cause.to_string() })?;
+        let keys = KeySet::parse(&text).map_err(|cause| Error::Unusable { place: shown, cause })?;
+        Ok((text.into(), keys))
+    }
+
+    /// Takes a set into use, unless it is the one at hand.
+    fn take(&self, text: Bytes, keys: KeySet) {
+        if self.current.load().as_ref().is_some_and(|current| current.text == text) {
+            return;
+        }
+        let generation = self.generation.load(Ordering::Acquire) + 1;
+        self.current.store(Some(Arc::new(Current { keys, generation, text })));
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    async fn keep_fetching(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut failing = false;
+            let wait = match self.fetch().await {
+                Ok((text, keys, wait)) => {
+                    if pause > FIRST_PAUSE {
+                        tracing::info!(url = %self.shown(), "the key set can be had again");
+                    }
+                    pause = FIRST_PAUSE;
+                    self.take(text, keys);
+                    wait
+                }
+                Err(error) => {
+                    failing = true;
+                    if pause == FIRST_PAUSE {
+                        let keys = if self.current.load().is_some() { "the last good keys stay in use" } else { "no JWT can be checked" };
+                        tracing::error!(%error, keys, "a key set cannot be had");
+                    }
+                    let wait = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    wait
+                }
+            };
+            self.round.send_modify(|round| {
+                round.count += 1;
+                round.failing = failing;
+                round.answered = if failing { round.answered } else { Some(Instant::now()) };
+            });
+            if failing {
+                time::sleep(wait).await;
+            } else {
+                let _ = time::timeout(wait, self.wanted.notified()).await;
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<(Bytes, KeySet, Duration), Error> {
+        let failed = |cause: String| Error::Fetch { url: self.shown(), cause };
+        match time::timeout(TIMEOUT, self.get()).await {
+            Err(_) => Err(failed(format!("timed out after {}", humantime::format_duration(TIMEOUT)))),
+            Ok(Err(cause)) => Err(failed(cause)),
+            Ok(Ok((text, wait))) => {
+                let keys = KeySet::parse(&text).map_err(|cause| Error::Unusable { place: self.shown(), cause })?;
+                Ok((text, keys, wait))
+            }
+        }
+    }
+
+    async fn get(&self) -> Result<(Bytes, Duration), String> {
+        let Place::Url { uri, client } = &self.place else { return Err("not a URL".to_owned()) };
+        let request = Request::get(uri).header(ACCEPT, "application/jwk-set+json, application/json").body(Empty::new());
+        let request = request.map_err(|error| error.to_string())?;
+        let (head, body) = client.request(request).await.map_err(|error| failure::of(&error).to_string())?.into_parts();
+        if head.status != StatusCode::OK {
+            let why = if head.status.is_redirection() { ": no redirect is followed, write where it leads" } else { "" };
+            return Err(format!("it answered {}{why}", head.status.as_u16()));
+        }
+        let text = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                format!("it is longer than {} KiB", MAX_BYTES / 1024)
+            } else {
+                failure::of(error.as_ref()).to_string()
+            }
+        })?;
+        Ok((text.to_bytes(), max_age(&head.headers)))
+    }
+
+    fn shown(&self) -> String {
+        match &self.place {
+            Place::File(file) => file.display().to_string(),
+            Place::Url { uri, .. } => uri.to_string(),
+        }
+    }
+}
+
+/// How long a set may be kept, as its source says (RFC 9111 section 5.2.2.1), within bounds.
+fn max_age(headers: &HeaderMap) -> Duration {
+    let directives = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let seconds = directives.filter_map(|directive| directive.trim().to_ascii_lowercase().strip_prefix("max-age=")?.parse().ok()).next();
+    seconds.map_or(REFRESH, |seconds| Duration::from_secs(seconds).clamp(SHORTEST, LONGEST))
+}
