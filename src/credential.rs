@@ -150,8 +150,14 @@ fn refuse_other_bearer(sources: &[Source], headers: &HeaderMap) -> Result<(), Re
         (false, true) => (Scheme::SessionToken, "This route takes a JWT as a Bearer, and this is none."),
         _ => return Ok(()),
     };
-    let found = headers.get(AUTHORIZATION).map(|value| scheme(value.as_bytes()).0);
-    if found == Some(wrong.0) { Err(Refusal::new(Reason::InvalidToken, wrong.1)) } else { Ok(()) }
+    match headers.get(AUTHORIZATION).map(|value| scheme(value.as_bytes())) {
+        Some((found, text)) if found == wrong.0 => {
+            // Several joined by a comma are no token of any kind.
+            checked(Cow::Borrowed(text))?;
+            Err(Refusal::new(Reason::InvalidToken, wrong.1))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Splits an `Authorization` value into its scheme, which ignores case (RFC 9110 section 11.1), and the rest.

@@ -171,10 +171,6 @@ impl Exchange {
         if self.is_revoked_presented(verifier, &token) {
             return Err(Error::Revoked);
         }
-        let asks = verifier.details != Details::Off;
-        if let Some(service) = verifier.service.as_ref().filter(|_| asks) {
-            self.ask(service, &token, key).await?;
-        }
         let verified = Arc::new(Verified {
             verifier: Arc::clone(verifier),
             token: Arc::new(token),
@@ -184,9 +180,16 @@ impl Exchange {
             renew_at: AtomicU64::new(0),
             renewing: AtomicBool::new(false),
         });
-        verified.counts_from(self.clock.reading());
-        self.verdicts.insert(key, Arc::clone(&verified));
+        match verifier.service.as_ref().filter(|_| verifier.details != Details::Off) {
+            Some(service) => self.ask(service, &verified, key).await?,
+            None => self.keep(&verified, key),
+        }
         Ok(Arc::clone(&verified.token))
+    }
+
+    fn keep(&self, verified: &Arc<Verified>, key: KeyedHash) {
+        verified.counts_from(self.clock.reading());
+        self.verdicts.insert(key, Arc::clone(verified));
     }
 
     /// Its times, by our clock.
@@ -208,14 +211,24 @@ impl Exchange {
         verifier.service.as_ref().is_some_and(|service| self.is_revoked(service, &token.value()))
     }
 
-    /// Asks the token service. All who bring the same token at one time wait for one call.
-    async fn ask(self: &Arc<Self>, service: &Arc<Service>, token: &Token, key: KeyedHash) -> Result<(), Error> {
-        let value = token.value();
+    /// Asks the token service, and keeps its yes. All who bring the same token at one time wait for one call.
+    async fn ask(self: &Arc<Self>, service: &Arc<Service>, verified: &Arc<Verified>, key: KeyedHash) -> Result<(), Error> {
         let (flight, landing) = self.verdict_flights.board(key);
         if let Some(landing) = landing {
-            let (exchange, service) = (Arc::clone(self), Arc::clone(service));
+            let (exchange, service, verified) = (Arc::clone(self), Arc::clone(service), Arc::clone(verified));
             self.runtime.spawn(async move {
-                let outcome = exchange.details_say(&service, &value, key).await;
+                // Another call may have ended since this one was found necessary.
+                let is_fresh = |held: &Arc<Verified>| {
+                    !Arc::ptr_eq(held, &verified) && exchange.still_counts(held, &verified.verifier, exchange.clock.reading())
+                };
+                let mut outcome = Ok(());
+                if exchange.verdicts.get(&key).filter(is_fresh).is_none() {
+                    outcome = exchange.details_say(&service, &verified.token.value(), key).await;
+                    // What is kept must be there before the flight ends: whoever comes next looks there first.
+                    if outcome.is_ok() {
+                        exchange.keep(&verified, key);
+                    }
+                }
                 landing.land(outcome);
             });
         }
@@ -242,8 +255,8 @@ impl Exchange {
     async fn renew_verdict(self: &Arc<Self>, verified: &Arc<Verified>) {
         let Some(service) = &verified.verifier.service else { return };
         let key = verified.verifier.key(&Presented { kind: crate::credential::Kind::Jwt, value: verified.token.value().expose().into() });
-        match self.ask(service, &verified.token, key).await {
-            Ok(()) => verified.counts_from(self.clock.reading()),
+        match self.ask(service, verified, key).await {
+            Ok(()) => {}
             Err(Error::Revoked) => drop(self.verdicts.remove_if(&key, |held| Arc::ptr_eq(held, verified))),
             Err(error) => tracing::warn!(service = service.name(), %error, "a presented JWT could not be checked again yet"),
         }

@@ -1,6 +1,7 @@
 //! A token's life under paused time: the exchange itself, between a token service that does as it is told and callers who look tokens up.
 
 mod outages;
+mod presented;
 mod rejection;
 mod renewal;
 mod sessions;

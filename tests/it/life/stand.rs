@@ -128,6 +128,7 @@ impl TokenService for Script {
 pub struct Stand {
     pub exchange: Arc<Exchange>,
     pub grant: Arc<Grant>,
+    pub service: Arc<Service>,
     pub script: Arc<Script>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
@@ -179,7 +180,7 @@ impl Stand {
         let service = Arc::new(Service::new("scripted", "iap", "http://localhost", script.clone(), bounds, &metrics));
         exchange.attend(&service);
         let grant = Arc::new(exchange.grant("api", &service, terms));
-        Self { exchange, grant, script, clock, metrics }
+        Self { exchange, grant, service, script, clock, metrics }
     }
 
     /// What a request with this API key does.

@@ -4,6 +4,7 @@ pub mod bearerd;
 pub mod client;
 pub mod events;
 pub mod http;
+pub mod jwt;
 pub mod process;
 pub mod server;
 pub mod stage;

@@ -1,0 +1,204 @@
+//! Paths that a backend may read otherwise than bearerd: without a token, none of them leads to a protected handler, whatever the backend makes of it.
+
+use std::collections::BTreeSet;
+
+use crate::support::client::Client;
+use crate::support::stage::Stage;
+
+/// A public part beside a protected one, and a public rest; the protected part is known by its first segment.
+const ROUTES: &str = "
+  - { name: public, match: { path_prefix: /public }, auth: none, upstream: app }
+  - { name: admin, match: { path_prefix: /admin }, upstream: app }
+  - { name: users, match: { path_regex: \"/users/[0-9]+(/.*)?\" }, upstream: app }
+  - { name: rest, auth: none, upstream: app }";
+
+/// What a path may become on its way to a handler: each step is one that some server takes.
+fn readings(target: &str) -> BTreeSet<String> {
+    let path = target.split(['?', '#']).next().unwrap();
+    let mut all = BTreeSet::from([path.to_owned()]);
+    // Any order, any number of times: until nothing new comes.
+    loop {
+        let steps: [fn(&str) -> String; 9] = [
+            |path| percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned(),
+            |path| path.replace("%2e", ".").replace("%2E", "."),
+            |path| path.replace("%2f", "/").replace("%2F", "/"),
+            |path| path.replace('\\', "/"),
+            |path| path.to_ascii_lowercase(),
+            |path| path.split('/').map(|segment| segment.split(';').next().unwrap()).collect::<Vec<_>>().join("/"),
+            |path| path.split(['\0', '?', '#']).next().unwrap().to_owned(),
+            merged,
+            resolved,
+        ];
+        let more: BTreeSet<String> = all.iter().flat_map(|path| steps.iter().map(|step| step(path))).collect();
+        let before = all.len();
+        all.extend(more);
+        if all.len() == before || all.len() > 4096 {
+            return all;
+        }
+    }
+}
+
+fn merged(path: &str) -> String {
+    let mut merged = String::new();
+    for letter in path.chars() {
+        if letter != '/' || !merged.ends_with('/') {
+            merged.push(letter);
+        }
+    }
+    merged
+}
+
+/// RFC 3986 section 5.2.4.
+fn resolved(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            other => kept.push(other),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+fn is_protected(path: &str) -> bool {
+    let rest = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let user = path.strip_prefix("/users/").and_then(|rest| rest.split('/').next());
+    rest("/admin") || user.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Sends each path without a credential, and looks at what reached the upstream. Returns how many did.
+async fn none_reaches_a_protected_handler(stage: &Stage, targets: impl IntoIterator<Item = String>) -> usize {
+    let mut client = stage.client().await;
+    for target in targets {
+        let before = stage.upstream.requests().len();
+        if client.try_send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n")).await.is_err() {
+            client = stage.client().await;
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n")).await;
+        }
+        let answer = match client.try_receive().await {
+            Some(answer) => answer,
+            None => {
+                // The one before was answered with a close.
+                client = stage.client().await;
+                client.send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n")).await;
+                client.receive().await
+            }
+        };
+        if answer.head.closes() {
+            client = Client::connect(stage.bearerd.address()).await;
+        }
+        assert!(matches!(answer.status, 200 | 400 | 401 | 404), "{target}: {}", answer.status);
+        for seen in &stage.upstream.requests()[before..] {
+            assert_eq!(answer.status, 200);
+            assert_eq!(seen.target(), target, "forwarded unchanged");
+            for reading in readings(seen.target()) {
+                assert!(!is_protected(&reading), "{target} may be read as {reading}");
+            }
+        }
+    }
+    stage.upstream.requests().len()
+}
+
+/// CVE-2026-33494, CVE-2026-73511, CVE-2026-73551, CVE-2026-73553, GHSA-7rh7-c77v-6434, GHSA-pxq7-h93f-9jrg, CVE-2021-32637.
+#[tokio::test]
+async fn the_corpus_of_paths_that_others_fell_to() {
+    let corpus = [
+        "/public/../admin",
+        "/public/..;a=b/admin",
+        "/public/..;/admin",
+        "/public/%2e%2e/admin",
+        "/public/%2E%2e/admin",
+        "/public/.%2e/admin",
+        "/public/..%2fadmin",
+        "/public/..%2Fadmin",
+        "/public/..%252fadmin",
+        "/public/%252e%252e/admin",
+        "/public/%252e%252e%252fadmin",
+        "/public/..%5cadmin",
+        "/public/..\\admin",
+        "/public\\..\\admin",
+        "//admin",
+        "///admin",
+        "/./admin",
+        "/.//admin",
+        "/x/..//admin",
+        "/admin;x",
+        "/admin;a=b/c",
+        "/;/admin",
+        "/;x/admin",
+        "/admin%3b",
+        "/admin%2f",
+        "/admin/",
+        "/admin/x",
+        "/admin?x",
+        "/admin%3fx",
+        "/admin%23x",
+        "/ADMIN",
+        "/Admin/x",
+        "/aDMIN%2f",
+        "/%41dmin",
+        "/%61dmin",
+        "/%2561dmin",
+        "/%25%36%31dmin",
+        "/admin%00",
+        "/admin%00.png",
+        "/public/%00/../admin",
+        "/public/..%00/admin",
+        "/admin%2500",
+        "/admin/../admin",
+        "/public/../public/../admin",
+        "/public/x/../../admin",
+        "/public/./../admin",
+        "/public/%2e/%2e%2e/admin",
+        "/public//..//admin",
+        "/%2fadmin",
+        "/%2Fadmin",
+        "/%5cadmin",
+        "/\\admin",
+        "/public/..%c0%afadmin",
+        "/users/7",
+        "/users/7/",
+        "/users/%37",
+        "/users//7",
+        "/users/./7",
+        "/users/7%2fx",
+        "/USERS/7",
+        "/users/x/../7",
+        "/users;a/7",
+        "/users/7;x",
+        "/public/../users/7",
+        "/users/7%ff",
+        "/admin%ff",
+        "/admin/%ff",
+        "/admin%2f%ff",
+        "http://app.test/admin",
+        "http://app.test//admin",
+        "http://app.test/public/../admin",
+    ];
+    let stage = Stage::with_routes(ROUTES).await;
+    none_reaches_a_protected_handler(&stage, corpus.map(str::to_owned)).await;
+    // A token opens them: it is not that nothing comes through.
+    for (path, status) in [("/admin", 200), ("/admin/x", 200), ("/users/7", 200), ("/users/7/x", 200), ("/admin/%2e%2e/public", 400)] {
+        let answer = stage.client().await.get(path, &[("X-API-Key", "k")]).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
+
+/// A few thousand paths made of the pieces that matter, in an order that is the same each time.
+#[tokio::test]
+async fn generated_paths_lead_to_no_protected_handler() {
+    const PIECES: [&str; 26] = [
+        "/", "/", "/", "public", "admin", "Admin", "users", "7", "..", ".", "%2e", "%2E", "%2f", "%5c", "\\", ";", ";a=b", "%252e",
+        "%252f", "%00", "%3f", "%23", "x", "%61dmin", "%ff", "//",
+    ];
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut path = || {
+        let count = random.usize(1..9);
+        let lead = ["/", "/public/", "/x/"][random.usize(0..3)];
+        lead.to_owned() + &(0..count).map(|_| PIECES[random.usize(0..PIECES.len())]).collect::<String>()
+    };
+    let stage = Stage::with_routes(ROUTES).await;
+    let through = none_reaches_a_protected_handler(&stage, std::iter::repeat_with(&mut path).take(3000)).await;
+    assert!(through > 300, "{through} of 3000 were forwarded: those that can be read in one way only");
+}
