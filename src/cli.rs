@@ -3,6 +3,7 @@
 mod check;
 mod configured;
 mod demo;
+mod explain;
 mod keys;
 mod run;
 mod signals;
@@ -31,6 +32,8 @@ enum Command {
     Run(run::Args),
     /// Check a configuration offline: parse, validate, load every file that it names.
     Check(check::Args),
+    /// Explain what would become of a request, and why. Offline: nothing is called.
+    Explain(explain::Args),
     /// Make API keys for the embedded token service.
     Keys(keys::Args),
     /// Run the embedded token service on its own.
@@ -48,6 +51,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Explain(args) => args.run(),
             Command::Keys(args) => args.run(),
             Command::TokenService(args) => args.run(),
             Command::Demo(args) => args.run(),

@@ -26,6 +26,35 @@ pub struct Conditions {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+impl Conditions {
+    /// Which condition keeps a request from this route, in words; none where all hold.
+    pub fn mismatch(&self, target: &Target<'_>) -> Option<&'static str> {
+        if !self.path.fits(target.path.as_bytes()) {
+            Some("the path does not fit")
+        } else if !self.fits_host(host_of(target.authority)) {
+            Some("the host does not fit")
+        } else if !self.fits_method(target.method) {
+            Some("the method does not fit")
+        } else if !self.fits_headers(target.headers) {
+            Some("a header is missing or different")
+        } else {
+            None
+        }
+    }
+
+    fn fits_host(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(host))
+    }
+
+    fn fits_method(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
+    }
+
+    fn fits_headers(&self, headers: &HeaderMap) -> bool {
+        self.headers.iter().all(|(name, value)| headers.get_all(name).iter().any(|found| found == value))
+    }
+}
+
 /// A host, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
@@ -130,11 +159,7 @@ struct Ambiguous;
 /// [`Reason::NoRoute`] where none fits; [`Reason::BadRequest`] where forms of the path pick different routes.
 pub fn find<'a>(routes: impl Iterator<Item = &'a Conditions> + Clone, target: &Target<'_>) -> Result<usize, Refusal> {
     let host = host_of(target.authority);
-    let others_fit = |route: &Conditions| {
-        (route.methods.is_empty() || route.methods.contains(target.method))
-            && (route.hosts.is_empty() || route.hosts.iter().any(|pattern| pattern.fits(host)))
-            && route.headers.iter().all(|(name, value)| target.headers.get_all(name).iter().any(|found| found == value))
-    };
+    let others_fit = |route: &Conditions| route.fits_method(target.method) && route.fits_host(host) && route.fits_headers(target.headers);
     // The first route that takes the path; none where a route before it would take it in another case: to the upstream it may be that one's.
     let pick = |path: &[u8]| {
         let mut in_another_case = false;

@@ -1,6 +1,6 @@
 //! From sections of the configuration to the parts that they describe. `bearerd check` has refused by then what cannot be built.
 
-pub mod policy;
+pub(super) mod policy;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -141,7 +141,6 @@ pub(super) fn proxy(
     key_sources: &mut KeySources,
     metrics: &Arc<Metrics>,
 ) -> Result<Proxy, Error> {
-    let mut managed = Managed::new();
     let mut routes = Vec::new();
     for (place, section) in config.routes.iter().enumerate() {
         let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
@@ -158,20 +157,36 @@ pub(super) fn proxy(
             metrics: metrics.route(&name, section.upstream.as_deref()),
             name,
         };
-        // A public route's list of credentials says nothing: it is the default that nobody wrote.
-        if let Access::Protected { sources, .. } = &route.access {
-            sources.iter().for_each(|source| managed.add_source(source));
-        }
-        if let Action::TokenApi(_) = &route.action {
-            token_api_sources().iter().for_each(|source| managed.add_source(source));
-        }
-        section.headers.set.keys().for_each(|name| managed.headers.insert(name));
         routes.push(route);
     }
-    Ok(Proxy::new(routes, metrics.route(UNROUTED, None), managed, Arc::clone(exchange), Arc::clone(metrics), config.logging.access))
+    Ok(Proxy::new(
+        routes,
+        metrics.route(UNROUTED, None),
+        managed(config)?,
+        Arc::clone(exchange),
+        Arc::clone(metrics),
+        config.logging.access,
+    ))
 }
 
-pub fn conditions(section: &config::Route) -> Result<Conditions, Error> {
+/// What no request may carry on, whatever its route.
+pub(super) fn managed(config: &Config) -> Result<Managed, Error> {
+    let mut managed = Managed::new();
+    for section in &config.routes {
+        if section.token_api.is_some() {
+            token_api_sources().iter().for_each(|source| managed.add_source(source));
+        } else if section.auth == Auth::Required && section.mounted().is_none() {
+            // A public route's list of credentials says nothing: it is the default that nobody wrote.
+            for listed in section.credentials().iter() {
+                managed.add_source(&source(listed)?);
+            }
+        }
+        section.headers.set.keys().for_each(|name| managed.headers.insert(name));
+    }
+    Ok(managed)
+}
+
+pub(super) fn conditions(section: &config::Route) -> Result<Conditions, Error> {
     let matches = &section.matches;
     let path = match (&matches.path, &matches.path_prefix, &matches.path_regex) {
         _ if section.token_api.is_some() => PathPattern::OneOf(&token_api::PATHS),
@@ -218,7 +233,7 @@ fn access(
     })
 }
 
-pub fn source(source: &CredentialSource) -> Result<Source, Error> {
+pub(super) fn source(source: &CredentialSource) -> Result<Source, Error> {
     Ok(match source {
         CredentialSource::Kind(CredentialKind::ApiKey) => Source::Header(HeaderName::from_static(API_KEY_HEADER)),
         CredentialSource::Kind(CredentialKind::Basic) => Source::Basic,

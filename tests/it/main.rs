@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod drain;
 mod endurance;
+mod explain;
 mod flights;
 mod framing;
 mod headers;

@@ -81,12 +81,12 @@ pub(super) fn verifier(
 }
 
 /// What `validate.jwt` says of claims.
-pub fn rules(jwt: &Jwt) -> Rules {
+pub(in crate::app) fn rules(jwt: &Jwt) -> Rules {
     Rules { issuers: jwt.issuers.clone(), audiences: jwt.audiences.clone(), leeway: jwt.leeway }
 }
 
 /// An algorithm as the library names it.
-pub const fn signature(algorithm: Algorithm) -> Signature {
+pub(in crate::app) const fn signature(algorithm: Algorithm) -> Signature {
     match algorithm {
         Algorithm::RS256 => Signature::RS256,
         Algorithm::RS384 => Signature::RS384,
@@ -101,7 +101,7 @@ pub const fn signature(algorithm: Algorithm) -> Signature {
 }
 
 /// What the token must say and the upstream is told.
-pub fn policy(section: &Route, name: &str) -> Result<Policy, Error> {
+pub(in crate::app) fn policy(section: &Route, name: &str) -> Result<Policy, Error> {
     let claims = section.require.claims.iter().map(|(path, expected)| Ok((Path::parse(path).map_err(unchecked)?, condition(expected)?)));
     let headers = templates(&section.headers.set)?;
     Ok(Policy::new(name, section.require.scopes.clone(), claims.collect::<Result<_, Error>>()?, headers))
@@ -132,7 +132,7 @@ fn value(scalar: &Scalar) -> Value {
     }
 }
 
-pub(super) fn removed(section: &Route) -> Names {
+pub(in crate::app) fn removed(section: &Route) -> Names {
     let mut names = Names::default();
     section.headers.remove.iter().for_each(|name| names.insert(name));
     names
