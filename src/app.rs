@@ -115,6 +115,9 @@ pub enum Error {
     /// A metric cannot be registered.
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
+    /// A metric of the embedded token service cannot be registered.
+    #[error(transparent)]
+    IssuerMetrics(#[from] issuer::metrics::Error),
 }
 
 impl Error {
@@ -259,7 +262,12 @@ impl App {
         stop: watch::Receiver<Stop>,
     ) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new()?);
-        let issuers = open_issuers(config, clock)?;
+        let issuers = open_issuers(config, clock, &metrics)?;
+        for (name, embedded) in config.embedded() {
+            let Some(issuer) = issuers.get(name).cloned() else { continue };
+            let embedded = embedded.clone();
+            background.spawn(async move { issuer.follow(&embedded).await });
+        }
         let (left, hash_keys) = match assemble::ledger(&config.cache, clock, &metrics)? {
             Some((ledger, contents, hash_keys)) => (Some((ledger, contents)), hash_keys),
             None => (None, assemble::passing_keys()?),
@@ -293,7 +301,7 @@ impl App {
             let Some(issuer) = issuers.get(&name).cloned() else { continue };
             let listener = tokio::net::TcpListener::from_std(socket)?;
             let mut stop = stop.clone();
-            background.spawn(issuer::server::serve(issuer, listener, async move {
+            background.spawn(issuer::server::serve(issuer::server::router(issuer), listener, async move {
                 let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
             }));
         }
@@ -369,11 +377,13 @@ fn keep_own_tokens(background: &Runtime, exchange: &Arc<Exchange>, own_keys: &Ow
     }
 }
 
-fn open_issuers(config: &Config, clock: &Clock) -> Result<BTreeMap<String, Arc<Issuer>>, Error> {
+fn open_issuers(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<BTreeMap<String, Arc<Issuer>>, Error> {
+    let families = issuer::metrics::Families::new(metrics.registry())?;
     config
         .embedded()
         .map(|(name, embedded)| {
             let issuer = Issuer::open(embedded, clock.clone()).map_err(|cause| Error::Issuer { service: name.to_owned(), cause })?;
+            issuer.count_in(families.of(name));
             Ok((name.to_owned(), issuer))
         })
         .collect()

@@ -33,6 +33,7 @@ pub mod http_client;
 pub mod token;
 pub mod credential;
 pub mod mounted;
+pub mod database_file;
 pub mod refusal;
 pub mod admin;
 pub mod http_server;

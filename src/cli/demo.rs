@@ -94,7 +94,7 @@ fn surroundings(app: TcpListener, token_service: TcpListener, clock: Clock, mut 
             let ended = async move {
                 let _ = stop.wait_for(|stop| *stop != Stop::No).await;
             };
-            tokio::join!(echo::serve(app), issuer::server::serve(issuer, token_service, ended))
+            tokio::join!(echo::serve(app), issuer::server::serve(issuer::server::router(issuer), token_service, ended))
         })
     })?;
     Ok(())
@@ -107,6 +107,12 @@ fn issuer(clock: Clock) -> Result<Arc<Issuer>, issuer::Error> {
     };
     let keys = vec![key("alice", &["DEMO.READ", "DEMO.WRITE"]), key("bob", &["DEMO.READ"])];
     let hour = Duration::from_secs(3600);
-    let settings = Settings { issuer: "bearerd demo".to_owned(), audience: "demo".to_owned(), lifetime: hour, session_lifetime: 12 * hour };
+    let settings = Settings {
+        issuer: "bearerd demo".to_owned(),
+        audience: "demo".to_owned(),
+        lifetime: hour,
+        session_lifetime: 12 * hour,
+        ..Settings::default()
+    };
     Issuer::new(settings, keys, SigningKey::generate()?, clock)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use prometheus::Registry;
 use tokio::sync::watch;
 
 use super::BAD_CONFIGURATION;
@@ -14,6 +15,7 @@ use crate::app::{self, Stop};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::token_service::Embedded;
+use crate::issuer::metrics::Families;
 use crate::issuer::{Issuer, server};
 
 /// Where it listens unless the configuration says otherwise.
@@ -42,7 +44,7 @@ impl Args {
             Err(code) => return Ok(code),
         };
         let clock = Clock::system();
-        let (address, issuer) = match self.open(&config, &clock) {
+        let Opened { address, issuer, embedded, registry } = match self.open(&config, &clock) {
             Ok(opened) => opened,
             Err(message) => {
                 eprintln!("bearerd: {message}");
@@ -53,15 +55,28 @@ impl Args {
         let stop = stop_on_signals(Stop::Drain)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.spawn(clock.keep_in_step());
-        runtime.block_on(serve(listener, issuer, stop))?;
+        let followed = Arc::clone(&issuer);
+        runtime.spawn(async move { followed.follow(&embedded).await });
+        runtime.block_on(serve(listener, issuer, registry, stop))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn open(&self, config: &Config, clock: &Clock) -> Result<(SocketAddr, Arc<Issuer>), String> {
+    fn open(&self, config: &Config, clock: &Clock) -> Result<Opened, String> {
         let (name, embedded) = choose(config, self.service.as_deref())?;
         let issuer = Issuer::open(embedded, clock.clone()).map_err(|error| format!("token service `{name}`: {error}"))?;
-        Ok((embedded.address.unwrap_or(DEFAULT_ADDRESS), issuer))
+        let registry = Registry::new();
+        let families = Families::new(&registry).map_err(|error| error.to_string())?;
+        issuer.count_in(families.of(name));
+        Ok(Opened { address: embedded.address.unwrap_or(DEFAULT_ADDRESS), issuer, embedded: embedded.clone(), registry })
     }
+}
+
+/// The service that was chosen.
+struct Opened {
+    address: SocketAddr,
+    issuer: Arc<Issuer>,
+    embedded: Embedded,
+    registry: Registry,
 }
 
 fn choose<'c>(config: &'c Config, wanted: Option<&str>) -> Result<(&'c str, &'c Embedded), String> {
@@ -78,14 +93,14 @@ fn choose<'c>(config: &'c Config, wanted: Option<&str>) -> Result<(&'c str, &'c 
     }
 }
 
-async fn serve(listener: TcpListener, issuer: Arc<Issuer>, mut stop: watch::Receiver<Stop>) -> anyhow::Result<()> {
+async fn serve(listener: TcpListener, issuer: Arc<Issuer>, registry: Registry, mut stop: watch::Receiver<Stop>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let keys = issuer.key_count();
     eprintln!("token service on http://{}, {keys} {}", listener.local_addr()?, if keys == 1 { "key" } else { "keys" });
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop != Stop::No).await;
     };
-    server::serve(issuer, listener, stopped).await;
+    server::serve(server::router_with_metrics(issuer, registry), listener, stopped).await;
     Ok(())
 }
 

@@ -55,6 +55,7 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
             TokenService::Embedded(service) => {
                 files.push((path.key("keys_file"), Use::Keys, &mut service.keys_file));
                 files.push((path.key("signing_key_file"), Use::SigningKey, &mut service.signing_key_file));
+                files.extend(service.state_file.as_mut().map(|file| (path.key("state_file"), Use::Made, file)));
             }
         }
     }

@@ -152,9 +152,24 @@ pub struct Embedded {
     /// YAML file of hashed API keys, made by `bearerd keys new`.
     #[schemars(with = "String", extend("format" = "path"))]
     pub keys_file: PathBuf,
-    /// PEM file of the signing key; made, with mode 0600, where it does not exist.
+    /// PEM file of the signing key; made, with mode 0600, where it does not exist. Another key takes over when the file changes.
     #[schemars(with = "String", extend("format" = "new-path"))]
     pub signing_key_file: PathBuf,
+    /// What the signing key is for.
+    #[serde(default)]
+    pub algorithm: SigningAlgorithm,
+    /// How long a signing key that was replaced verifies at most: it does for as long as its tokens live. 0s ends them at once, for a key that leaked.
+    #[serde(default = "one_day", deserialize_with = "units::Duration::deserialize")]
+    #[schemars(with = "units::Duration")]
+    pub key_overlap: Duration,
+    /// File that keeps sessions, revocations and signing keys that were replaced across restarts; without it they end with the process.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "new-path"))]
+    pub state_file: Option<PathBuf>,
+    /// Tokens a second for one API key over HTTP; twice as many may come at once.
+    #[serde(default = "hundred")]
+    #[schemars(range(min = 1))]
+    pub rate_per_key: u32,
     /// How long a JWT lives.
     #[serde(default = "one_hour", deserialize_with = "units::Duration::deserialize")]
     #[schemars(with = "units::Duration")]
@@ -175,6 +190,24 @@ pub struct Embedded {
     /// When it is left alone because it fails.
     #[serde(default)]
     pub breaker: Breaker,
+}
+
+/// How the embedded token service signs (RFC 7518 section 3.1, RFC 8037).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[allow(missing_docs, reason = "the names are the standard's")]
+pub enum SigningAlgorithm {
+    #[default]
+    ES256,
+    EdDSA,
+    RS256,
+}
+
+const fn one_day() -> Duration {
+    Duration::from_secs(24 * 3600)
+}
+
+const fn hundred() -> u32 {
+    100
 }
 
 const fn one_hour() -> Duration {

@@ -290,7 +290,7 @@ async fn signed(source: &Source, algorithms: &[Algorithm], text: &str) -> Result
     {
         return Ok(found);
     }
-    let asked = source.renew().await;
+    let asked = if before.is_some() { source.renew().await } else { source.first().await };
     let newer = source.current().filter(|current| before.as_ref().is_none_or(|before| before.generation != current.generation));
     if let Some(current) = &newer
         && let Some(found) = check(current)?

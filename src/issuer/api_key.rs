@@ -30,6 +30,8 @@ pub struct ApiKey {
     pub workgroup: Option<String>,
     /// From then on neither the key nor anything made from it is good.
     pub expires: Option<Timestamp>,
+    /// Neither the key nor anything made from it is good any more.
+    pub revoked: bool,
 }
 
 impl ApiKey {
@@ -43,12 +45,13 @@ impl ApiKey {
             tenant: DEFAULT_TENANT.to_owned(),
             workgroup: None,
             expires: None,
+            revoked: false,
         }
     }
 
-    /// Whether the key is past its end at `now`.
-    pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires.is_some_and(|end| now >= end)
+    /// Whether the key is revoked, or past its end at `now`.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.revoked || self.expires.is_some_and(|end| now >= end)
     }
 }
 
@@ -132,10 +135,10 @@ mod tests {
     #[test]
     fn a_key_ends_at_its_very_end() {
         let mut key = ApiKey::new("a", &Secret::from("k"), Grants::default());
-        assert!(!key.is_expired(Timestamp::from_secs(i64::MAX)));
+        assert!(!key.is_over(Timestamp::from_secs(i64::MAX)));
         key.expires = Some(Timestamp::from_secs(10));
-        assert!(!key.is_expired(Timestamp::from_millis(9_999)));
-        assert!(key.is_expired(Timestamp::from_secs(10)));
+        assert!(!key.is_over(Timestamp::from_millis(9_999)));
+        assert!(key.is_over(Timestamp::from_secs(10)));
     }
 
     proptest! {

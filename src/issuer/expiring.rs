@@ -60,6 +60,11 @@ impl<V> Expiring<V> {
         }
     }
 
+    /// How many there are, those too that have ended and were not removed yet.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Takes an entry out.
     pub fn remove(&mut self, id: &KeyedHash) -> Option<V> {
         let entry = self.entries.remove(id)?;

@@ -1,6 +1,6 @@
 //! All API keys of the embedded token service, found by the key that a caller presents.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::api_key::{ApiKey, KeyHash};
@@ -23,6 +23,7 @@ pub enum Error {
 /// Keys under an HMAC of their hash with a random key, so that the time of a look-up tells nothing about the hashes.
 pub struct KeyRing {
     keys: HashMap<KeyedHash, Arc<ApiKey>, BuildAlreadyHashed>,
+    by_name: HashMap<String, Arc<ApiKey>>,
     index: HashKey,
 }
 
@@ -32,17 +33,19 @@ impl KeyRing {
     /// # Errors
     /// When two have the same name or hash.
     pub fn new(keys: Vec<ApiKey>) -> Result<Self, Error> {
-        let mut ring = Self { keys: HashMap::default(), index: HashKey::random().map_err(|_| Error::NoRandomness)? };
-        let mut names = HashSet::new();
+        let mut ring =
+            Self { keys: HashMap::default(), by_name: HashMap::new(), index: HashKey::random().map_err(|_| Error::NoRandomness)? };
         for key in keys {
-            if !names.insert(key.name.clone()) {
+            if ring.by_name.contains_key(&key.name) {
                 return Err(Error::DuplicateName(key.name));
             }
             let place = ring.place(&key.hash);
             if let Some(other) = ring.keys.get(&place) {
                 return Err(Error::DuplicateKey(other.name.clone(), key.name));
             }
-            ring.keys.insert(place, Arc::new(key));
+            let key = Arc::new(key);
+            ring.by_name.insert(key.name.clone(), Arc::clone(&key));
+            ring.keys.insert(place, key);
         }
         Ok(ring)
     }
@@ -51,6 +54,11 @@ impl KeyRing {
     pub fn find(&self, key: &str) -> Option<&Arc<ApiKey>> {
         let hash = KeyHash::of(key);
         self.keys.get(&self.place(&hash)).filter(|found| found.hash == hash)
+    }
+
+    /// The entry of this name, expired or not.
+    pub fn named(&self, name: &str) -> Option<&Arc<ApiKey>> {
+        self.by_name.get(name)
     }
 
     /// How many keys there are.

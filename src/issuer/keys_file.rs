@@ -1,6 +1,6 @@
 //! The file of hashed API keys: read with line and column in every complaint, appended to without touching what is there.
 
-pub mod add;
+pub mod change;
 mod fields;
 
 use std::collections::HashMap;
@@ -102,6 +102,7 @@ pub fn render(key: &ApiKey, indent: usize) -> String {
     fields.push(("tenant", quoted(&key.tenant)));
     fields.extend(key.workgroup.as_ref().map(|workgroup| ("workgroup", quoted(workgroup))));
     fields.extend(key.expires.map(|end| ("expires", end_text(end))));
+    fields.extend(key.revoked.then(|| ("revoked", "true".to_owned())));
     let blanks = " ".repeat(indent);
     let lines = fields.iter().enumerate().map(|(n, (name, value))| format!("{blanks}{} {name}: {value}\n", if n == 0 { "-" } else { " " }));
     lines.collect()
@@ -112,7 +113,8 @@ fn quoted(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn end_text(end: Timestamp) -> String {
+/// A time as the file has it.
+pub fn end_text(end: Timestamp) -> String {
     let span = std::time::Duration::from_secs(u64::try_from(end.as_secs()).unwrap_or(0));
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + span).to_string()
 }
@@ -132,6 +134,28 @@ pub fn append(text: &str, key: &ApiKey) -> Option<String> {
         if parse(&base).is_ok_and(|keys| keys.is_empty()) && !base.lines().any(|line| line.trim_end() == "keys:") { "keys:\n" } else { "" };
     let appended = format!("{base}{header}{}", render(key, indent));
     (parse(&appended).ok()? == expected).then_some(appended)
+}
+
+/// `text` with the key of this name marked as revoked; all else stays. `None` where the layout leaves no place for that, as in a flow map
+/// (`{ name: a }`): then it must be done by hand.
+pub fn revoke(text: &str, name: &str) -> Option<String> {
+    let file: File = serde_saphyr::from_str(text).ok()?;
+    let place = file.keys.iter().find(|entry| entry.name.value.0 == name)?.name.referenced;
+    let mut expected: Vec<ApiKey> = file.keys.into_iter().map(ApiKey::from).collect();
+    expected.iter_mut().filter(|key| key.name == name).for_each(|key| key.revoked = true);
+    let line = usize::try_from(place.line()).ok()?;
+    let mut revoked = String::new();
+    for (number, content) in text.split_inclusive('\n').enumerate() {
+        revoked.push_str(content);
+        if number + 1 == line {
+            if !content.ends_with('\n') {
+                revoked.push('\n');
+            }
+            revoked.push_str(&" ".repeat(content.find("name")?));
+            revoked.push_str("revoked: true\n");
+        }
+    }
+    (parse(&revoked).ok()? == expected).then_some(revoked)
 }
 
 #[derive(Deserialize)]
@@ -163,6 +187,8 @@ struct Entry {
     workgroup: Option<Text>,
     #[serde(default, deserialize_with = "end")]
     expires: Option<Timestamp>,
+    #[serde(default)]
+    revoked: bool,
 }
 
 impl From<Entry> for ApiKey {
@@ -177,6 +203,7 @@ impl From<Entry> for ApiKey {
             tenant: entry.tenant.map_or_else(|| DEFAULT_TENANT.to_owned(), |tenant| tenant.0),
             workgroup: entry.workgroup.map(|workgroup| workgroup.0),
             expires: entry.expires,
+            revoked: entry.revoked,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Why the embedded token service does not do what it was asked, by what the caller can do about it.
 
+use std::time::Duration;
+
 use super::grants::NotGranted;
 use crate::token_service::request::Malformed;
 
@@ -15,9 +17,25 @@ pub enum Refusal {
     /// 403: ask for less, or with another key.
     #[error(transparent)]
     NotGranted(#[from] NotGranted),
+    /// 429: come less often; try again after this.
+    #[error("this key asks for tokens too often")]
+    TooMany(Duration),
     /// 503: try again later.
     #[error("{0}")]
     Unavailable(&'static str),
+}
+
+impl Refusal {
+    /// The word that the metrics use for it.
+    pub const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "rejected",
+            Self::Denied => "denied",
+            Self::NotGranted(_) => "forbidden",
+            Self::TooMany(_) => "rate_limited",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
 }
 
 impl From<Malformed> for Refusal {

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
+use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 
 use self::answer::{Answer, token};
@@ -25,15 +26,24 @@ use crate::http_server;
 use crate::secret::Secret;
 use crate::token_service::request;
 
-/// How long clients may keep the key set; a new key shows within this time.
-const KEY_SET_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// How long clients may keep the key set. Short: a key that was replaced is to be forgotten soon after its last token.
+const KEY_SET_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=60");
 
 /// Connections at one time.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// Serves `issuer` on `listener` until `shutdown` is done, and then for at most 5 s the requests that are in flight.
-pub async fn serve(issuer: Arc<Issuer>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    http_server::serve(router(issuer), listener, MAX_CONNECTIONS, shutdown).await;
+/// The same as [`router`], with the series of `registry` at `/metrics`: for a service that runs on its own.
+pub fn router_with_metrics(issuer: Arc<Issuer>, registry: Registry) -> Router {
+    let shown = get(|| async move {
+        let text = TextEncoder::new().encode_to_string(&registry.gather());
+        text.map_err(|_| answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the metrics cannot be shown"))
+    });
+    router(issuer).route("/metrics", shown)
+}
+
+/// Serves a router of this module on `listener` until `shutdown` is done, and then for at most 5 s the requests that are in flight.
+pub async fn serve(router: Router, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    http_server::serve(router, listener, MAX_CONNECTIONS, shutdown).await;
 }
 
 /// All endpoints of `issuer`. Every request is read up to 64 KiB within 10 s before its handler runs.
@@ -43,6 +53,7 @@ pub fn router(issuer: Arc<Issuer>) -> Router {
         .route("/v1/tokens/details", get(get_token_details))
         .route("/v1/tokens:refresh", post(refresh_token))
         .route("/.well-known/jwks.json", get(key_set))
+        .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { answer::error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             answer::error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has other methods: see Allow")
@@ -56,7 +67,8 @@ async fn create_token(State(issuer): State<Arc<Issuer>>, uri: Uri, headers: Head
     let Some(credential) = request::credential(&headers, query.api_key)? else {
         return Ok(answer::no_credential());
     };
-    let created = issuer.create_token(&credential, &query.params)?;
+    issuer.admit(&credential)?;
+    let created = issuer.create_token(&credential, &query.params).await?;
     Ok(token(&created))
 }
 
@@ -76,7 +88,7 @@ async fn refresh_token(State(issuer): State<Arc<Issuer>>, headers: HeaderMap, se
     let Some(asked) = access_token(&headers, &sent)? else {
         return Ok(answer::unsupported_media_type());
     };
-    let refreshed = issuer.refresh_token(&asked)?;
+    let refreshed = issuer.refresh_token(&asked).await?;
     Ok(token(&refreshed))
 }
 
@@ -84,7 +96,7 @@ async fn revoke_token(State(issuer): State<Arc<Issuer>>, headers: HeaderMap, sen
     let Some(asked) = access_token(&headers, &sent)? else {
         return Ok(answer::unsupported_media_type());
     };
-    issuer.revoke_token(&asked)?;
+    issuer.revoke_token(&asked).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

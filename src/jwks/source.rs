@@ -1,11 +1,11 @@
 //! Where a key set comes from: a file that is followed, or a URL that is fetched in the background. The last good set stays while its source fails.
 //!
-//! A token may name a key that the set does not have yet. Then the source is asked again, once for all who wait, and not for a set that is only a moment
-//! old: tokens that name keys at random cause no more than a call each few seconds (CVE-2026-59396).
+//! A token may name a key that the set does not have yet. Then the source is asked again, once for all who wait: a call that began after the token came
+//! decides. Tokens that name keys at random cause no more than a call each few seconds (CVE-2026-59396).
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -22,19 +22,22 @@ use super::{Current, KeySet};
 use crate::config::token_service::ClientTls;
 use crate::http_client::connect::Connector;
 use crate::http_client::{failure, trust};
+use crate::rate_limit::{By, RateLimit, Who};
 
 /// The longest key set that is read.
 const MAX_BYTES: usize = 512 * 1024;
 /// Time for a whole fetch.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long callers wait for a set: for a fetch that is under way, and one after it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A set is fetched again after this, where its source names no time (`Cache-Control: max-age`).
 const REFRESH: Duration = Duration::from_secs(300);
 /// Bounds on the time that a source names: a key that is taken out dies within the longest.
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3600);
-/// A set that is younger is not fetched again for a key that it does not have.
-const YOUNG: Duration = Duration::from_secs(5);
+/// Fetches for keys that are not in the set: so many at once, then one each five seconds.
+const SOUGHT: (u32, Duration) = (3, Duration::from_secs(15));
 /// The first pause after a failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -78,7 +81,7 @@ enum Place {
 /// What came of asking for a newer set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// It was asked, or had been a moment ago: the set at hand is as new as can be.
+    /// It was asked, or has been too often of late: the set at hand is as new as can be.
     Fresh,
     /// It cannot be asked now.
     Unavailable,
@@ -87,9 +90,8 @@ pub enum Asked {
 /// How far the source has been asked.
 #[derive(Clone, Copy, Default)]
 struct Round {
-    count: u64,
-    /// When it last answered.
-    answered: Option<Instant>,
+    /// When the last attempt that was answered began.
+    began: Option<Instant>,
     /// The last attempt failed, and the next is not due yet.
     failing: bool,
 }
@@ -101,6 +103,9 @@ pub struct Source {
     /// The generation of the current set, where the request path finds it.
     generation: AtomicU64,
     wanted: Notify,
+    /// Somebody wants a fetch that has not begun.
+    is_wanted: AtomicBool,
+    sought: RateLimit,
     round: watch::Sender<Round>,
 }
 
@@ -129,7 +134,9 @@ impl Source {
 
     fn new(place: Place) -> Self {
         let (current, generation) = (ArcSwapOption::empty(), AtomicU64::new(0));
-        Self { place, current, generation, wanted: Notify::new(), round: watch::Sender::new(Round::default()) }
+        let sought = RateLimit::new(SOUGHT.0, SOUGHT.1, By::Route, 1);
+        let (wanted, is_wanted) = (Notify::new(), AtomicBool::new(false));
+        Self { place, current, generation, wanted, is_wanted, sought, round: watch::Sender::new(Round::default()) }
     }
 
     /// The set at hand; none until the first has come.
@@ -142,25 +149,45 @@ impl Source {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Sees to it that the set at hand is as new as can be. All who wait share one fetch.
+    /// Waits for the first set.
+    pub async fn first(&self) -> Asked {
+        let mut rounds = self.round.subscribe();
+        let first = time::timeout(PATIENCE, rounds.wait_for(|round| round.began.is_some() || round.failing)).await;
+        match first {
+            Ok(Ok(round)) if !round.failing => Asked::Fresh,
+            _ => Asked::Unavailable,
+        }
+    }
+
+    /// Sees to it that the set at hand is as new as this call, as far as the limit on such calls allows. All who wait share one fetch.
     pub async fn renew(&self) -> Asked {
         if matches!(self.place, Place::File(_)) {
             return Asked::Fresh;
         }
+        let came = Instant::now();
         let mut rounds = self.round.subscribe();
-        let before = *rounds.borrow_and_update();
-        if before.failing {
-            return Asked::Unavailable;
-        }
-        if before.answered.is_some_and(|at| at.elapsed() < YOUNG) {
-            return Asked::Fresh;
-        }
-        self.wanted.notify_one();
-        let after = time::timeout(TIMEOUT + CONNECT_TIMEOUT, rounds.wait_for(|round| round.count > before.count)).await;
-        match after {
-            Ok(Ok(round)) if !round.failing => Asked::Fresh,
-            _ => Asked::Unavailable,
-        }
+        let settled = async {
+            loop {
+                let round = *rounds.borrow_and_update();
+                if round.failing {
+                    return Asked::Unavailable;
+                }
+                if round.began.is_some_and(|began| began >= came) {
+                    return Asked::Fresh;
+                }
+                if !self.is_wanted.swap(true, Ordering::AcqRel) {
+                    if self.sought.take(Who::Everybody, came.into_std()).is_err() {
+                        self.is_wanted.store(false, Ordering::Release);
+                        return Asked::Fresh;
+                    }
+                    self.wanted.notify_one();
+                }
+                if rounds.changed().await.is_err() {
+                    return Asked::Unavailable;
+                }
+            }
+        };
+        time::timeout(PATIENCE, settled).await.unwrap_or(Asked::Unavailable)
     }
 
     /// Keeps the set up to date, for as long as the process lives.
@@ -208,6 +235,8 @@ impl Source {
         let mut pause = FIRST_PAUSE;
         loop {
             let mut failing = false;
+            let began = Instant::now();
+            self.is_wanted.store(false, Ordering::Release);
             let wait = match self.fetch().await {
                 Ok((text, keys, wait)) => {
                     if pause > FIRST_PAUSE {
@@ -229,9 +258,8 @@ impl Source {
                 }
             };
             self.round.send_modify(|round| {
-                round.count += 1;
                 round.failing = failing;
-                round.answered = if failing { round.answered } else { Some(Instant::now()) };
+                round.began = if failing { round.began } else { Some(began) };
             });
             if failing {
                 time::sleep(wait).await;

@@ -44,7 +44,8 @@ pub fn set_up(level: Level, form: Form) -> Result<WorkerGuard, AlreadySetUp> {
     let others = level.min(Level::INFO);
     // What pingora says of a request is said by our own line; its errors show up again from `debug` on.
     let pingora = if level > Level::INFO { LevelFilter::INFO } else { LevelFilter::OFF };
-    let targets = Targets::new().with_default(others).with_target("bearerd", level).with_target("pingora", pingora);
+    let targets =
+        Targets::new().with_default(others).with_target("bearerd", level).with_target("pingora", pingora).with_target("audit", Level::INFO);
     let result = match form {
         Form::Json => tracing_subscriber::registry().with(json(writer).with_filter(targets)).try_init(),
         Form::Text => tracing_subscriber::registry().with(text(writer).with_filter(targets)).try_init(),

@@ -217,6 +217,11 @@ impl Metrics {
         self.connections_refused.with_label_values(&[limit]).inc();
     }
 
+    /// Where families of others can join.
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The text exposition of everything.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::issuer::Issuer;
 use crate::issuer::refusal::Refusal;
 use crate::secret::Secret;
 
-/// Calls an [`Issuer`]. No call waits: a signature takes microseconds.
+/// Calls an [`Issuer`]. Only what goes to its state file waits: a signature takes microseconds.
 pub struct EmbeddedTokenService {
     issuer: Arc<Issuer>,
 }
@@ -25,7 +25,7 @@ impl EmbeddedTokenService {
 #[async_trait]
 impl TokenService for EmbeddedTokenService {
     async fn create_token(&self, credential: &Credential, params: &TokenParams) -> Result<Secret, Error> {
-        Ok(self.issuer.create_token(credential, params)?)
+        Ok(self.issuer.create_token(credential, params).await?)
     }
 
     async fn get_token_details(&self, token: &Secret) -> Result<TokenDetails, Error> {
@@ -33,11 +33,11 @@ impl TokenService for EmbeddedTokenService {
     }
 
     async fn refresh_token(&self, token: &Secret) -> Result<Secret, Error> {
-        Ok(self.issuer.refresh_token(token)?)
+        Ok(self.issuer.refresh_token(token).await?)
     }
 
     async fn revoke_token(&self, token: &Secret) -> Result<(), Error> {
-        Ok(self.issuer.revoke_token(token)?)
+        Ok(self.issuer.revoke_token(token).await?)
     }
 }
 
@@ -47,6 +47,7 @@ impl From<Refusal> for Error {
             Refusal::Invalid(message) => Self::Rejected(message),
             Refusal::Denied => Self::Denied,
             Refusal::NotGranted(refused) => Self::Forbidden(refused.to_string()),
+            Refusal::TooMany(wait) => Self::RateLimited { retry_after: Some(wait) },
             Refusal::Unavailable(message) => Self::Unavailable(message.to_owned()),
         }
     }

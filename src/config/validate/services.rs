@@ -69,4 +69,9 @@ fn tls_pair(tls: &ClientTls, path: &KeyPath, report: &mut Report<'_>) {
 fn embedded(service: &Embedded, path: &KeyPath, report: &mut Report<'_>) {
     at_least(report, &path.key("lifetime"), service.lifetime, SECOND);
     at_least(report, &path.key("session_lifetime"), service.session_lifetime, SECOND);
+    if service.key_overlap < service.lifetime {
+        let message = "when the signing key is replaced, its tokens end before their time";
+        let help = format!("write at least `lifetime`, which is `{}`", humantime::format_duration(service.lifetime));
+        report.warning(&path.key("key_overlap"), message, help);
+    }
 }

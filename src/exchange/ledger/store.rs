@@ -1,17 +1,16 @@
 //! The ledger's file: what is in it, and what is done with one that cannot be used.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::seal::Keys;
 use super::{OpenError, SavedRevocation, SavedToken};
 use crate::clock::Timestamp;
+use crate::database_file;
 use crate::secret::Secret;
 
 type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -21,7 +20,6 @@ const REVOCATIONS: Records = TableDefinition::new("revocations");
 const META: Records = TableDefinition::new("meta");
 /// A record that every good key opens.
 const CHECK: &[u8] = b"check";
-const OWNER_ONLY: u32 = 0o600;
 /// Bytes of redb's own cache: the ledger is written far more than it is read.
 const CACHE: usize = 4 * 1024 * 1024;
 
@@ -74,15 +72,19 @@ enum Unusable {
     Failed(OpenError),
 }
 
+impl From<database_file::Error> for Unusable {
+    fn from(error: database_file::Error) -> Self {
+        match error {
+            database_file::Error::Io(cause) => Self::Failed(OpenError::Io { cause }),
+            database_file::Error::Busy => Self::Failed(OpenError::Busy),
+            database_file::Error::Corrupt(why) => Self::Corrupt(why),
+        }
+    }
+}
+
 impl From<redb::Error> for Unusable {
     fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::Io(cause) if cause.kind() != io::ErrorKind::InvalidData && cause.kind() != io::ErrorKind::UnexpectedEof => {
-                Self::Failed(OpenError::Io { cause })
-            }
-            redb::Error::DatabaseAlreadyOpen => Self::Failed(OpenError::Busy),
-            error => Self::Corrupt(error.to_string()),
-        }
+        database_file::Error::from(error).into()
     }
 }
 
@@ -121,7 +123,7 @@ impl Store {
     /// redb panics on some files that are broken; nothing of it outlives that.
     fn load(path: &Path, keys: &Keys, now: Timestamp) -> Result<(Self, Found), Unusable> {
         catch_unwind(AssertUnwindSafe(|| {
-            let database = database(path)?;
+            let database = database_file::open(path, CACHE)?;
             let found = read(&database, keys, now)?;
             Ok((Self { path: path.to_owned(), database: Some(database) }, found))
         }))
@@ -144,7 +146,7 @@ impl Store {
     /// The same file again, or a new one where it is gone; never one that is not ours.
     fn reopen(&self, keys: &Keys) -> Result<Database, redb::Error> {
         let open = || {
-            let database = database(&self.path)?;
+            let database = database_file::open(&self.path, CACHE)?;
             check(&database, keys)?;
             Ok(database)
         };
@@ -155,70 +157,6 @@ impl Store {
             Unusable::Failed(error) => redb::Error::Io(io::Error::other(error)),
         })
     }
-}
-
-fn database(path: &Path) -> Result<Database, Unusable> {
-    let failed = |cause| Unusable::Failed(OpenError::Io { cause });
-    let file =
-        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(OWNER_ONLY).open(path).map_err(failed)?;
-    file.set_permissions(std::fs::Permissions::from_mode(OWNER_ONLY)).map_err(failed)?;
-    let was_whole = match file.try_lock() {
-        Ok(()) => distrust(&file)?,
-        Err(std::fs::TryLockError::WouldBlock) => return Err(Unusable::Failed(OpenError::Busy)),
-        Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
-    };
-    // Its second step comes only where checksums are wrong: redb would go back to the commit before, and a revocation that was accepted with it.
-    let no_older = move |repair: &mut redb::RepairSession| {
-        if was_whole && repair.progress() > 0.0 && repair.progress() < 0.5 {
-            repair.abort();
-        }
-    };
-    Database::builder().set_cache_size(CACHE).set_repair_callback(no_older).create_file(file).map_err(|error| match error {
-        DatabaseError::Storage(StorageError::Io(cause)) if cause.kind() == io::ErrorKind::InvalidData => {
-            Unusable::Corrupt(cause.to_string())
-        }
-        error => Unusable::from(redb::Error::from(error)),
-    })
-}
-
-/// The start of a file of redb's format 3: magic, a byte of flags, two of padding, then five numbers of four bytes, little-endian.
-const START: usize = 32;
-const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
-const FLAGS: usize = 9;
-const NUMBERS: usize = 12;
-/// In the byte of flags: every page is to be checked against its checksum.
-const RECOVERY_REQUIRED: u8 = 2;
-/// In the byte of flags: the last commit is whole, and pages need no check. Taken out, or redb checks the start of the file alone.
-const TWO_PHASE: u8 = 4;
-const PAGE: u64 = 4096;
-
-/// redb believes a file that was closed in order: it follows what a flipped bit makes of a page's number, and asks for memory without end. So every file
-/// is opened as one that was not, which has its checksums verified, and what no checksum covers is checked here. Tells whether the last commit claims
-/// to be whole.
-fn distrust(file: &File) -> Result<bool, Unusable> {
-    let failed = |cause| Unusable::Failed(OpenError::Io { cause });
-    let corrupt = |why: &str| Unusable::Corrupt(why.to_owned());
-    let length = file.metadata().map_err(failed)?.len();
-    if length == 0 {
-        return Ok(false);
-    }
-    let mut start = [0; START];
-    file.read_exact_at(&mut start, 0).map_err(|_| corrupt("it is too short"))?;
-    if !start.starts_with(MAGIC) {
-        return Err(corrupt("it is no database"));
-    }
-    let number = |place: usize| {
-        let bytes = &start[NUMBERS + 4 * place..][..4];
-        u64::from(bytes.iter().rev().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)))
-    };
-    let [page, header_pages, pages, full_regions, trailing_pages] = std::array::from_fn(number);
-    let trailing = if trailing_pages > 0 { header_pages + trailing_pages } else { 0 };
-    let needed = (header_pages + pages).checked_mul(full_regions).and_then(|all| all.checked_add(trailing + 1)?.checked_mul(PAGE));
-    if page != PAGE || pages == 0 || !pages.is_power_of_two() || header_pages > pages || needed.is_none_or(|needed| needed > length) {
-        return Err(corrupt("its first page is damaged"));
-    }
-    file.write_all_at(&[(start[FLAGS] | RECOVERY_REQUIRED) & !TWO_PHASE], FLAGS as u64).map_err(failed)?;
-    Ok(start[FLAGS] & TWO_PHASE != 0)
 }
 
 fn put_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {

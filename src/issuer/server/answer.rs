@@ -67,6 +67,11 @@ impl IntoResponse for Refusal {
             Self::Invalid(_) => error(StatusCode::BAD_REQUEST, "invalid_request", &message),
             Self::Denied => challenge(error(StatusCode::UNAUTHORIZED, "unauthorized", &message), CHALLENGE_AGAIN),
             Self::NotGranted(_) => error(StatusCode::FORBIDDEN, "forbidden", &message),
+            Self::TooMany(wait) => {
+                let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &message);
+                answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+                answer
+            }
             Self::Unavailable(_) => error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message),
         }
     }

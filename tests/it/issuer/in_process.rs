@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use bearerd::clock::Clock;
-use bearerd::config::token_service::{Breaker, Embedded, Mint};
+use bearerd::config::token_service::{Breaker, Embedded, Mint, SigningAlgorithm};
 use bearerd::credential::{Credential, Kind};
 use bearerd::issuer::api_key::ApiKey;
-use bearerd::issuer::keys_file::add::add;
+use bearerd::issuer::keys_file::change::add;
 use bearerd::issuer::{Error as IssuerError, Issuer};
 use bearerd::secret::Secret;
 use bearerd::token_service::embedded::EmbeddedTokenService;
@@ -39,11 +39,15 @@ async fn all_four_calls_work_in_process() {
     assert_eq!(refused, Error::Forbidden("scopes not granted to this credential: ADMIN".to_owned()));
 }
 
-fn configuration(directory: &std::path::Path) -> Embedded {
+pub fn configuration(directory: &std::path::Path) -> Embedded {
     Embedded {
         address: None,
         keys_file: directory.join("keys.yaml"),
         signing_key_file: directory.join("signing.pem"),
+        algorithm: SigningAlgorithm::ES256,
+        key_overlap: Duration::from_secs(3600),
+        state_file: None,
+        rate_per_key: 100,
         lifetime: Duration::from_secs(60),
         session_lifetime: Duration::from_secs(60),
         issuer: "me".to_owned(),
@@ -72,14 +76,14 @@ async fn keys_and_tokens_survive_a_restart() {
     second.token("").await;
 }
 
-#[test]
-fn another_audience_is_another_service() {
+#[tokio::test]
+async fn another_audience_is_another_service() {
     let directory = tempfile::tempdir().unwrap();
     let config = configuration(directory.path());
     add(&config.keys_file, &ApiKey::new("alice", &Secret::from(ALICE), grants())).unwrap();
     let one = Issuer::open(&config, Clock::system()).unwrap();
     let other = Issuer::open(&Embedded { audience: "others".to_owned(), ..config }, Clock::system()).unwrap();
-    let token = one.create_token(&api_key(ALICE), &TokenParams::default()).unwrap();
+    let token = one.create_token(&api_key(ALICE), &TokenParams::default()).await.unwrap();
     assert!(one.get_token_details(&token).is_ok() && other.get_token_details(&token).is_err());
 }
 

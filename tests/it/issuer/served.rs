@@ -67,7 +67,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(server::serve(issuer, listener, async move {
+        let server = tokio::spawn(server::serve(server::router(issuer), listener, async move {
             let _ = stopped.await;
         }));
         Self { address, clock, client: Client::builder(TokioExecutor::new()).build_http(), stop, server }

@@ -45,7 +45,7 @@ async fn the_published_key_verifies_a_token() {
     let served = Served::start().await;
     let token = served.token("").await;
     let reply = served.send("GET", "/.well-known/jwks.json", &[], "").await;
-    assert_eq!((reply.status.as_u16(), &reply.headers["cache-control"]), (200, &"public, max-age=300".parse().unwrap()));
+    assert_eq!((reply.status.as_u16(), &reply.headers["cache-control"]), (200, &"public, max-age=60".parse().unwrap()));
     assert!(!String::from_utf8_lossy(&reply.body).contains("\"d\""), "the private half is there");
     let keys: JwkSet = serde_json::from_slice(&reply.body).unwrap();
     let header = decode_header(&token).unwrap();

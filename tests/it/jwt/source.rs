@@ -89,11 +89,9 @@ async fn a_new_key_is_fetched_when_it_is_met() {
     let (old, new) = (Signer::new("k1"), Signer::new("k2"));
     let issued = Issued::by(&[&old], "").await;
     assert_eq!(issued.ask(&old.token(&json!({}))).await.status, 200);
-    // A set that is only a moment old is not doubted.
     issued.refuses_now(&new.token(&json!({}))).await;
-    assert_eq!(issued.keys.requests().len(), 1);
+    assert_eq!(issued.keys.requests().len(), 2, "it might have been published meanwhile");
     issued.keys.reply_always(publishes(&[&new, &old]));
-    issued.grown_up().await;
     let address = issued.bearerd.address();
     let mut asking = tokio::task::JoinSet::new();
     for n in 0..20 {
@@ -101,7 +99,7 @@ async fn a_new_key_is_fetched_when_it_is_met() {
         asking.spawn(async move { get(address, "/", &[("Authorization", &bearer)]).await.status });
     }
     assert_eq!(asking.join_all().await, [200; 20]);
-    assert!(issued.keys.requests().len() <= 3, "{} fetches", issued.keys.requests().len());
+    assert!(issued.keys.requests().len() <= 4, "{} fetches", issued.keys.requests().len());
     assert_eq!(issued.ask(&old.token(&json!({ "sub": "again" }))).await.status, 200);
 }
 
@@ -113,7 +111,6 @@ async fn a_key_that_is_taken_out_takes_its_tokens_with_it() {
     let token = old.token(&json!({}));
     assert_eq!(issued.ask(&token).await.status, 200);
     issued.keys.reply_always(publishes(&[&new]));
-    issued.grown_up().await;
     assert_eq!(issued.ask(&new.token(&json!({}))).await.status, 200, "meeting the new key brings the new set");
     assert_eq!(issued.ask(&token).await.problem(), "invalid_token");
     assert_eq!(issued.ask(&old.token(&json!({ "sub": "x" }))).await.problem(), "invalid_token");
@@ -127,7 +124,7 @@ async fn while_the_source_is_down_known_keys_go_on() {
     assert_eq!(issued.ask(&old.token(&json!({}))).await.status, 200);
     for broken in [Reply::status(503), text("{}"), Reply::Reset] {
         issued.keys.reply_always(broken);
-        issued.grown_up().await;
+        issued.asked_again().await;
         assert_eq!(issued.ask(&new.token(&json!({}))).await.status, 503);
         assert_eq!(issued.ask(&old.token(&json!({ "sub": "fresh" }))).await.status, 200);
     }
@@ -155,7 +152,8 @@ async fn random_names_of_keys_cause_few_fetches() {
     }
     asking.join_all().await;
     let fetches = issued.keys.requests().len();
-    assert!(fetches <= 4, "{fetches} fetches for 400 names");
+    // The first, three at once, and one each five seconds of a slow machine.
+    assert!(fetches <= 12, "{fetches} fetches for 400 names");
 }
 
 /// A file is followed; a broken one changes nothing.
@@ -183,8 +181,8 @@ async fn a_key_file_is_followed() {
 }
 
 impl Issued {
-    /// Asks for a key that nobody has until the source is asked again: it is not while the set is only a moment old.
-    async fn grown_up(&self) {
+    /// Asks for a key that nobody has until the source is asked again.
+    async fn asked_again(&self) {
         let token = Signer::new("nobody").token(&json!({}));
         let before = self.keys.started().len();
         let asked = async {

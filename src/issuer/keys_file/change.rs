@@ -1,4 +1,4 @@
-//! Adding a key to a keys file: whole or not at all, and one at a time.
+//! Changes to a keys file: whole or not at all, and one at a time.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{append, parse};
 use crate::issuer::api_key::ApiKey;
 
-/// Why a key was not added; the file is as it was.
+/// Why nothing was changed; the file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Mend the file first.
@@ -22,15 +22,27 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// Name one that is there.
+    #[error("{} has no key named `{name}`{}", path.display(), meant.as_ref().map(|meant| format!(": did you mean `{meant}`?")).unwrap_or_default())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// One that is alike.
+        meant: Option<String>,
+    },
     /// Lay out the file otherwise.
     #[error(
-        "the layout of {} leaves no place for an entry: write its keys as a block list (`keys:`, then lines that start with `  - `), \
-         or run this without --keys-file and put the entry in by hand",
+        "the layout of {} leaves no place for {what}: write its keys as a block list (`keys:`, then lines that start with `  - name: `), \
+         or put it in by hand",
         path.display()
     )]
     NoPlace {
         /// The file.
         path: PathBuf,
+        /// What was to be put in.
+        what: &'static str,
     },
     /// See to the file's and its directory's permissions.
     #[error("cannot write the keys file {}: {source}", path.display())]
@@ -48,6 +60,41 @@ pub enum Error {
 /// # Errors
 /// When the name is taken, or the file cannot be read, understood or written.
 pub fn add(path: &Path, key: &ApiKey) -> Result<(), Error> {
+    change(path, |text, keys| {
+        if keys.iter().any(|other| other.name == key.name) {
+            return Err(Error::Duplicate { path: path.to_owned(), name: key.name.clone() });
+        }
+        append(text, key).ok_or_else(|| Error::NoPlace { path: path.to_owned(), what: "an entry" })
+    })
+}
+
+/// Marks the key of this name as revoked, as [`add`] adds. Says `false` where it was already.
+///
+/// # Errors
+/// When there is no such key, or the file cannot be read, understood or written.
+pub fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
+    let mut is_news = true;
+    change(path, |text, keys| {
+        let Some(key) = keys.iter().find(|key| key.name == name) else {
+            let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+            let meant =
+                names.into_iter().max_by(|one, other| alike(one, name).total_cmp(&alike(other, name))).filter(|one| alike(one, name) > 0.7);
+            return Err(Error::Unknown { path: path.to_owned(), name: name.to_owned(), meant: meant.map(str::to_owned) });
+        };
+        if key.revoked {
+            is_news = false;
+            return Ok(text.to_owned());
+        }
+        super::revoke(text, name).ok_or_else(|| Error::NoPlace { path: path.to_owned(), what: "`revoked: true`" })
+    })?;
+    Ok(is_news)
+}
+
+fn alike(one: &str, other: &str) -> f64 {
+    strsim::jaro_winkler(one, other)
+}
+
+fn change(path: &Path, edit: impl FnOnce(&str, &[ApiKey]) -> Result<String, Error>) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     // Behind a symbolic link the file itself is replaced, not the link.
     let target = match path.canonicalize() {
@@ -62,11 +109,8 @@ pub fn add(path: &Path, key: &ApiKey) -> Result<(), Error> {
         read => read.map_err(failed)?,
     };
     let keys = parse(&text).map_err(|mistake| super::Error::Bad { path: path.to_owned(), mistake })?;
-    if keys.iter().any(|other| other.name == key.name) {
-        return Err(Error::Duplicate { path: path.to_owned(), name: key.name.clone() });
-    }
-    let appended = append(&text, key).ok_or_else(|| Error::NoPlace { path: path.to_owned() })?;
-    replace(&target, directory, &appended).map_err(failed)
+    let edited = edit(&text, &keys)?;
+    if edited == text { Ok(()) } else { replace(&target, directory, &edited).map_err(failed) }
 }
 
 fn replace(target: &Path, directory: &Path, text: &str) -> io::Result<()> {
@@ -134,6 +178,41 @@ mod tests {
         let error = add(&path, &key("a")).unwrap_err().to_string();
         assert!(error.contains("keys.yaml:2:5: unknown field `nmae`"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "keys:\n  - nmae: a\n");
+    }
+
+    #[test]
+    fn a_key_is_revoked_and_all_else_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.yaml");
+        for name in ["a", "b"] {
+            add(&path, &key(name)).unwrap();
+        }
+        let before = format!("# mine\n{}", std::fs::read_to_string(&path).unwrap());
+        std::fs::write(&path, &before).unwrap();
+        assert!(revoke(&path, "a").unwrap());
+        let after = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(after.replace("    revoked: true\n", ""), before);
+        let states: Vec<bool> = read(&path).unwrap().iter().map(|key| key.revoked).collect();
+        assert_eq!(states, [true, false]);
+        assert!(!revoke(&path, "a").unwrap(), "it was already");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        let error = revoke(&path, "c").unwrap_err().to_string();
+        assert!(error.ends_with("has no key named `c`"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_is_nearly_right_is_asked_about_and_no_layout_is_broken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.yaml");
+        add(&path, &key("alice")).unwrap();
+        assert!(revoke(&path, "alcie").unwrap_err().to_string().ends_with("did you mean `alice`?"));
+        let flow = format!("keys: [{{ name: alice, hash: \"{}\" }}]\n", key("alice").hash);
+        std::fs::write(&path, &flow).unwrap();
+        assert!(matches!(revoke(&path, "alice"), Err(Error::NoPlace { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), flow);
+        let other = format!("keys:\n  - hash: \"{}\"\n    name: alice", key("alice").hash);
+        std::fs::write(&path, &other).unwrap();
+        assert!(revoke(&path, "alice").unwrap() && read(&path).unwrap()[0].revoked);
     }
 
     #[test]
