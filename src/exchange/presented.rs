@@ -290,12 +290,18 @@ async fn signed(source: &Source, algorithms: &[Algorithm], text: &str) -> Result
     {
         return Ok(found);
     }
-    let asked = if before.is_some() { source.renew().await } else { source.first().await };
-    let newer = source.current().filter(|current| before.as_ref().is_none_or(|before| before.generation != current.generation));
-    if let Some(current) = &newer
-        && let Some(found) = check(current)?
-    {
-        return Ok(found);
+    let mut asked = if before.is_some() { source.renew().await } else { source.first().await };
+    loop {
+        let newer = source.current().filter(|current| before.as_ref().is_none_or(|before| before.generation != current.generation));
+        if let Some(current) = &newer
+            && let Some(found) = check(current)?
+        {
+            return Ok(found);
+        }
+        if asked != Asked::Older {
+            break;
+        }
+        asked = source.renew().await;
     }
     match asked {
         Asked::Fresh if source.current().is_some() => Err(Error::InvalidToken(Fault::UnknownKey)),

@@ -37,7 +37,7 @@ const REFRESH: Duration = Duration::from_secs(300);
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Fetches for keys that are not in the set: so many at once, then one each five seconds.
-const SOUGHT: (u32, Duration) = (3, Duration::from_secs(15));
+const SOUGHT: (u32, Duration) = (5, Duration::from_secs(25));
 /// The first pause after a failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -83,6 +83,8 @@ enum Place {
 pub enum Asked {
     /// It was asked, or has been too often of late: the set at hand is as new as can be.
     Fresh,
+    /// An answer has come, to a question from before: if it does not help, another may.
+    Older,
     /// It cannot be asked now.
     Unavailable,
 }
@@ -105,6 +107,8 @@ pub struct Source {
     wanted: Notify,
     /// Somebody wants a fetch that has not begun.
     is_wanted: AtomicBool,
+    /// One has begun, and not ended.
+    is_fetching: AtomicBool,
     sought: RateLimit,
     round: watch::Sender<Round>,
 }
@@ -135,8 +139,8 @@ impl Source {
     fn new(place: Place) -> Self {
         let (current, generation) = (ArcSwapOption::empty(), AtomicU64::new(0));
         let sought = RateLimit::new(SOUGHT.0, SOUGHT.1, By::Route, 1);
-        let (wanted, is_wanted) = (Notify::new(), AtomicBool::new(false));
-        Self { place, current, generation, wanted, is_wanted, sought, round: watch::Sender::new(Round::default()) }
+        let (wanted, is_wanted, is_fetching) = (Notify::new(), AtomicBool::new(false), AtomicBool::new(false));
+        Self { place, current, generation, wanted, is_wanted, is_fetching, sought, round: watch::Sender::new(Round::default()) }
     }
 
     /// The set at hand; none until the first has come.
@@ -159,35 +163,32 @@ impl Source {
         }
     }
 
-    /// Sees to it that the set at hand is as new as this call, as far as the limit on such calls allows. All who wait share one fetch.
+    /// Waits for another set: the one that is on its way, or one that is asked for now, as far as the limit on such calls allows. All who wait share one
+    /// fetch.
     pub async fn renew(&self) -> Asked {
         if matches!(self.place, Place::File(_)) {
             return Asked::Fresh;
         }
         let came = Instant::now();
         let mut rounds = self.round.subscribe();
-        let settled = async {
-            loop {
-                let round = *rounds.borrow_and_update();
-                if round.failing {
-                    return Asked::Unavailable;
-                }
-                if round.began.is_some_and(|began| began >= came) {
-                    return Asked::Fresh;
-                }
-                if !self.is_wanted.swap(true, Ordering::AcqRel) {
-                    if self.sought.take(Who::Everybody, came.into_std()).is_err() {
-                        self.is_wanted.store(false, Ordering::Release);
-                        return Asked::Fresh;
-                    }
-                    self.wanted.notify_one();
-                }
-                if rounds.changed().await.is_err() {
-                    return Asked::Unavailable;
-                }
+        if rounds.borrow_and_update().failing {
+            return Asked::Unavailable;
+        }
+        if !self.is_fetching.load(Ordering::Acquire) && !self.is_wanted.swap(true, Ordering::AcqRel) {
+            if self.sought.take(Who::Everybody, came.into_std()).is_err() {
+                self.is_wanted.store(false, Ordering::Release);
+                return Asked::Fresh;
             }
-        };
-        time::timeout(PATIENCE, settled).await.unwrap_or(Asked::Unavailable)
+            self.wanted.notify_one();
+        }
+        match time::timeout(PATIENCE, rounds.changed()).await {
+            Ok(Ok(())) => match *rounds.borrow() {
+                Round { failing: true, .. } => Asked::Unavailable,
+                Round { began: Some(began), .. } if began >= came => Asked::Fresh,
+                _ => Asked::Older,
+            },
+            _ => Asked::Unavailable,
+        }
     }
 
     /// Keeps the set up to date, for as long as the process lives.
@@ -236,6 +237,7 @@ impl Source {
         loop {
             let mut failing = false;
             let began = Instant::now();
+            self.is_fetching.store(true, Ordering::Release);
             self.is_wanted.store(false, Ordering::Release);
             let wait = match self.fetch().await {
                 Ok((text, keys, wait)) => {
@@ -257,6 +259,7 @@ impl Source {
                     wait
                 }
             };
+            self.is_fetching.store(false, Ordering::Release);
             self.round.send_modify(|round| {
                 round.failing = failing;
                 round.began = if failing { round.began } else { Some(began) };

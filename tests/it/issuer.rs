@@ -5,6 +5,8 @@ mod credentials;
 mod hostile;
 mod in_process;
 mod lifetimes;
+mod operation;
+mod rotation;
 mod served;
 mod statuses;
 mod tokens;

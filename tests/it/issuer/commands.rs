@@ -107,3 +107,96 @@ fn a_mistake_in_a_file_is_a_bad_configuration_with_its_place() {
     assert!(code == Some(78) && err.contains("keys.yaml:3:11: this is not the hash of a key"), "{err}");
     assert!(!err.contains("plain"), "{err}");
 }
+
+#[test]
+fn keys_are_listed_without_their_hashes_and_revoked_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = ["--keys-file", "keys.yaml"];
+    run(&directory, &[&["keys", "new", "--name", "alice", "--scopes", "A,B", "--tenant", "acme"], &file[..]].concat());
+    run(&directory, &[&["keys", "new", "--name", "bob", "--expires", "2999-12-31"], &file[..]].concat());
+    let (code, out, err) = run(&directory, &[&["keys", "revoke", "bob"], &file[..]].concat());
+    assert_eq!((code, out.as_str()), (Some(0), ""));
+    assert!(err.starts_with("revoked `bob` in keys.yaml"), "{err}");
+    assert!(run(&directory, &[&["keys", "revoke", "bob"], &file[..]].concat()).2.contains("already"));
+    let (code, _, err) = run(&directory, &[&["keys", "revoke", "bop"], &file[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(err.ends_with("keys.yaml has no key named `bop`: did you mean `bob`?\n"), "{err}");
+    let (code, out, _) = run(&directory, &[&["keys", "list"], &file[..]].concat());
+    assert_eq!(code, Some(0));
+    let expected = "\
+NAME   STATE    SUBJECT  TENANT   EXPIRES               SCOPES
+alice  good     alice    acme     -                     A,B
+bob    revoked  bob      default  2999-12-31T00:00:00Z  -
+";
+    assert_eq!(out, expected);
+    let (_, out, _) = run(&directory, &[&["keys", "list", "--format", "json"], &file[..]].concat());
+    let listed: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&listed[1]["state"], &listed[0]["scopes"][1]), (&"revoked".into(), &"B".into()));
+    assert!(!out.contains("sha256") && listed[0].get("hash").is_none());
+}
+
+#[test]
+fn a_key_from_standard_input_is_hashed() {
+    let hash = |input: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = bearerd(directory.path(), &["keys", "hash"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("canary"));
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(hash("abc\n"), (Some(0), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n".to_owned()));
+    for wrong in ["", "\n", "two canary", "canary\u{e9}"] {
+        assert_eq!(hash(wrong), (Some(1), String::new()));
+    }
+}
+
+/// Each token leaves a line that says who, with what, for what; `/metrics` counts. No key and no token in either.
+#[test]
+fn every_token_is_audited_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    configure(&directory, "127.0.0.1:0");
+    let (_, key, _) = run(&directory, &["keys", "new", "--name", "alice", "--scopes", "A,B", "--keys-file", "keys.yaml"]);
+    let (mut child, line, mut stderr) = start(&directory);
+    let address = line.split("http://").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let ask = |request: String| {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let created =
+        ask(format!("POST /v1/tokens HTTP/1.1\r\nHost: x\r\nX-API-Key: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", key.trim()));
+    assert!(created.starts_with("HTTP/1.1 201"), "{created}");
+    let token = created.split("access_token\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let mut audit = String::new();
+    while !audit.contains("token made") {
+        audit.clear();
+        stderr.read_line(&mut audit).unwrap();
+    }
+    let said: serde_json::Value = serde_json::from_str(&audit).unwrap();
+    assert_eq!(
+        (&said["target"], &said["holder"], &said["subject"], &said["scopes"]),
+        (&"audit".into(), &"alice".into(), &"alice".into(), &"A,B".into())
+    );
+    assert!(said["key"].is_string() && said["id"].is_string());
+    let shown = ask("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned());
+    for series in [
+        "bearerd_issuer_requests_total{operation=\"create\",outcome=\"ok\",service=\"default\"} 1",
+        "bearerd_issuer_tokens_total{kind=\"jwt\",service=\"default\"} 1",
+        "bearerd_issuer_held{service=\"default\",what=\"keys\"} 1",
+    ] {
+        assert!(shown.contains(series), "{series}: {shown}");
+    }
+    for text in [&audit, &shown] {
+        assert!(!text.contains(token) && !text.contains(key.trim()));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -152,7 +152,7 @@ async fn random_names_of_keys_cause_few_fetches() {
     }
     asking.join_all().await;
     let fetches = issued.keys.requests().len();
-    // The first, three at once, and one each five seconds of a slow machine.
+    // The first, five at once, and one each five seconds of a slow machine.
     assert!(fetches <= 12, "{fetches} fetches for 400 names");
 }
 
