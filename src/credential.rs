@@ -104,7 +104,9 @@ pub fn extract<'a>(sources: &[Source], one_only: bool, headers: &'a HeaderMap, q
             Some(_) => {}
         }
     }
-    if chosen.is_none() || one_only {
+    // Where a Bearer was chosen there is no other one.
+    let is_bearer = chosen.as_ref().is_some_and(|(kind, _)| matches!(kind, Kind::SessionToken | Kind::Jwt));
+    if !is_bearer && (chosen.is_none() || one_only) {
         refuse_other_bearer(sources, headers)?;
     }
     let (kind, value) = chosen.ok_or_else(|| Refusal::new(Reason::MissingCredential, expected(sources)))?;

@@ -29,7 +29,7 @@ use crate::credential::{Kind, Presented, Source};
 use crate::exchange::{Exchange, Grant, OwnKey, Verifier};
 use crate::rate_limit::{RateLimit, Standing};
 use crate::refusal::{Reason, Refusal};
-use crate::routing::{self, Conditions};
+use crate::routing::{Conditions, Table};
 use crate::secret::KeyedHash;
 use crate::telemetry::logs::Access as AccessLine;
 use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
@@ -44,8 +44,6 @@ use upstream::Upstream;
 pub struct Route {
     /// Its name in logs and metrics.
     pub name: String,
-    /// Which requests it takes.
-    pub conditions: Conditions,
     /// Who may.
     pub access: Access,
     /// What serves it.
@@ -117,30 +115,32 @@ pub enum Action {
 
 /// The proxy app: everything that a request needs, shared by all.
 pub struct Proxy {
+    /// Which requests each route takes.
+    table: Table,
     /// The routes in order.
-    pub routes: Vec<Arc<Route>>,
+    routes: Vec<Arc<Route>>,
     /// For requests that no route takes.
-    pub unrouted: RouteMetrics,
+    unrouted: RouteMetrics,
     /// What no request may carry on.
-    pub managed: Managed,
+    managed: Managed,
     /// What decides.
     admission: Admission,
     /// Whether each request leaves a line in the log.
-    pub access_log: bool,
+    access_log: bool,
 }
 
 impl Proxy {
     /// A proxy over these routes.
     pub fn new(
-        routes: Vec<Route>,
+        routes: Vec<(Conditions, Route)>,
         unrouted: RouteMetrics,
         managed: Managed,
         exchange: Arc<Exchange>,
         metrics: Arc<Metrics>,
         access_log: bool,
     ) -> Self {
-        let routes = routes.into_iter().map(Arc::new).collect();
-        Self { routes, unrouted, managed, admission: Admission { exchange, metrics }, access_log }
+        let (conditions, routes) = routes.into_iter().map(|(conditions, route)| (conditions, Arc::new(route))).unzip();
+        Self { table: Table::new(conditions), routes, unrouted, managed, admission: Admission { exchange, metrics }, access_log }
     }
 }
 
@@ -182,7 +182,7 @@ impl Proxy {
     async fn admit(&self, session: &Session, ctx: &mut Context, connection: &Connection) -> Result<(), Refusal> {
         let request = session.req_header();
         let target = request::checked(session, connection)?;
-        let place = routing::find(self.routes.iter().map(|route| &route.conditions), &target)?;
+        let place = self.table.find(&target)?;
         ctx.route = Some(place);
         let route = &self.routes[place];
         let asked = Asked { headers: &request.headers, query: request.uri.query(), caller: &connection.caller, at: ctx.started };

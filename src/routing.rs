@@ -153,18 +153,73 @@ pub struct Target<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ambiguous;
 
-/// Finds the route: its place among `routes`.
-///
-/// # Errors
-/// [`Reason::NoRoute`] where none fits; [`Reason::BadRequest`] where forms of the path pick different routes.
-pub fn find<'a>(routes: impl Iterator<Item = &'a Conditions> + Clone, target: &Target<'_>) -> Result<usize, Refusal> {
-    let host = host_of(target.authority);
-    let others_fit = |route: &Conditions| route.fits_method(target.method) && route.fits_host(host) && route.fits_headers(target.headers);
-    // The first route that takes the path; none where a route before it would take it in another case: to the upstream it may be that one's.
-    let pick = |path: &[u8]| {
+/// All routes, in order.
+pub struct Table {
+    conditions: Vec<Conditions>,
+    /// Beside each route how the paths that it takes begin: most routes are passed over by one look at this, without a look at the route.
+    heads: Vec<Head>,
+}
+
+/// The first bytes of a path, in lower case, as far as they are fixed.
+#[derive(Clone, Copy)]
+struct Head {
+    bytes: u64,
+    mask: u64,
+}
+
+impl Head {
+    const BYTES: usize = 8;
+
+    fn of(pattern: &PathPattern) -> Self {
+        let fixed = match pattern {
+            PathPattern::Exact(text) | PathPattern::Prefix(text) => &text.as_bytes()[..text.len().min(Self::BYTES)],
+            PathPattern::Any | PathPattern::OneOf(_) | PathPattern::Regex(..) => &[],
+        };
+        let mask = if fixed.len() == Self::BYTES { u64::MAX } else { (1 << (8 * fixed.len())) - 1 };
+        Self { bytes: Self::word(fixed), mask }
+    }
+
+    fn word(path: &[u8]) -> u64 {
+        let mut word = [0; Self::BYTES];
+        for (byte, found) in word.iter_mut().zip(path) {
+            *byte = found.to_ascii_lowercase();
+        }
+        u64::from_le_bytes(word)
+    }
+}
+
+impl Table {
+    /// The routes, by their conditions.
+    pub fn new(conditions: Vec<Conditions>) -> Self {
+        let heads = conditions.iter().map(|route| Head::of(&route.path)).collect();
+        Self { conditions, heads }
+    }
+
+    /// Finds the route: its place.
+    ///
+    /// # Errors
+    /// [`Reason::NoRoute`] where none fits; [`Reason::BadRequest`] where forms of the path pick different routes.
+    pub fn find(&self, target: &Target<'_>) -> Result<usize, Refusal> {
+        let picked = self.pick(target.path.as_bytes(), target);
+        let agree = |forms: BTreeSet<Vec<u8>>| forms.iter().all(|form| !form.contains(&0) && self.pick(form, target) == picked);
+        let same = path::is_plain(target.path) || path::forms(target.path).is_some_and(agree);
+        let Some(picked) = picked.ok().filter(|_| same) else {
+            return Err(Refusal::new(
+                Reason::BadRequest,
+                "The path can be read in several ways that this proxy would treat differently. Send it in the case of the service behind it, without dot segments, doubled slashes and needless escapes.",
+            ));
+        };
+        picked.ok_or_else(|| Refusal::new(Reason::NoRoute, "No route of this proxy serves this host, path and method."))
+    }
+
+    /// The first route that takes the path; none where a route before it would take it in another case: to the upstream it may be that one's.
+    fn pick(&self, path: &[u8], target: &Target<'_>) -> Result<Option<usize>, Ambiguous> {
+        let (host, word) = (host_of(target.authority), Head::word(path));
         let mut in_another_case = false;
-        for (place, route) in routes.clone().enumerate() {
-            if route.path.fits_in_any_case(path) && others_fit(route) {
+        for (place, _) in self.heads.iter().enumerate().filter(|(_, head)| word & head.mask == head.bytes) {
+            let route = &self.conditions[place];
+            let others_fit = || route.fits_method(target.method) && route.fits_host(host) && route.fits_headers(target.headers);
+            if route.path.fits_in_any_case(path) && others_fit() {
                 if route.path.fits(path) {
                     return if in_another_case { Err(Ambiguous) } else { Ok(Some(place)) };
                 }
@@ -172,17 +227,7 @@ pub fn find<'a>(routes: impl Iterator<Item = &'a Conditions> + Clone, target: &T
             }
         }
         Ok(None)
-    };
-    let picked = pick(target.path.as_bytes());
-    let agree = |forms: BTreeSet<Vec<u8>>| forms.iter().all(|form| !form.contains(&0) && pick(form) == picked);
-    let same = path::is_plain(target.path) || path::forms(target.path).is_some_and(agree);
-    let Some(picked) = picked.ok().filter(|_| same) else {
-        return Err(Refusal::new(
-            Reason::BadRequest,
-            "The path can be read in several ways that this proxy would treat differently. Send it in the case of the service behind it, without dot segments, doubled slashes and needless escapes.",
-        ));
-    };
-    picked.ok_or_else(|| Refusal::new(Reason::NoRoute, "No route of this proxy serves this host, path and method."))
+    }
 }
 
 /// The host without its port and without the dot at its end.
@@ -205,7 +250,7 @@ mod tests {
 
     fn at(routes: &[Conditions], authority: &str, path: &str) -> Result<usize, Reason> {
         let target = Target { authority, method: &Method::GET, path, headers: &HeaderMap::new() };
-        find(routes.iter(), &target).map_err(|refusal| refusal.reason)
+        Table::new(routes.to_vec()).find(&target).map_err(|refusal| refusal.reason)
     }
 
     #[test]
@@ -217,6 +262,21 @@ mod tests {
         assert_eq!(at(&routes, "", "/apix"), Err(Reason::NoRoute));
         assert_eq!(at(&routes, "", "/x"), Ok(1));
         assert_eq!(at(&routes, "", "/x/"), Err(Reason::NoRoute));
+    }
+
+    #[test]
+    fn another_case_is_another_route_only_where_none_would_take_it() {
+        let routes =
+            [route(PathPattern::prefix("/Admin")), route(PathPattern::Exact("/longer-than-a-word".into())), route(PathPattern::Any)];
+        assert_eq!(at(&routes, "", "/Admin/x"), Ok(0));
+        for ambiguous in ["/admin/x", "/ADMIN", "/LONGER-than-a-word"] {
+            assert_eq!(at(&routes, "", ambiguous), Err(Reason::BadRequest), "{ambiguous}");
+        }
+        for other in ["/administrator", "/adm", "/longer-than-a-words", "/", "/longer-t"] {
+            assert_eq!(at(&routes, "", other), Ok(2), "{other}");
+        }
+        assert_eq!(at(&routes, "", "/longer-than-a-word"), Ok(1));
+        assert_eq!(at(&routes[..2], "", "/admin"), Err(Reason::NoRoute), "nothing is forwarded");
     }
 
     #[test]

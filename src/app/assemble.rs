@@ -145,7 +145,6 @@ pub(super) fn proxy(
     for (place, section) in config.routes.iter().enumerate() {
         let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
         let route = Route {
-            conditions: conditions(section)?,
             access: access(section, &name, exchange, services, own_keys, key_sources)?,
             action: action(section, &name, exchange, services, upstreams)?,
             renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
@@ -157,7 +156,7 @@ pub(super) fn proxy(
             metrics: metrics.route(&name, section.upstream.as_deref()),
             name,
         };
-        routes.push(route);
+        routes.push((conditions(section)?, route));
     }
     Ok(Proxy::new(
         routes,

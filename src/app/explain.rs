@@ -20,7 +20,7 @@ use crate::credential::{self, Kind, Presented, Source};
 use crate::jwks::KeySet;
 use crate::proxy::inject::{self, Caller, Facts, Managed};
 use crate::refusal::Refusal;
-use crate::routing::{self, Conditions, Target};
+use crate::routing::{Conditions, Table, Target};
 use crate::secret::Secret;
 use crate::token::{Lifetimes, Token};
 
@@ -76,7 +76,7 @@ impl Explanation {
         self.line("request", format!("{} {} for the host `{authority}`, from {}", asked.method, asked.uri.path(), asked.peer));
         let conditions = config.routes.iter().map(assemble::conditions).collect::<Result<Vec<Conditions>, _>>()?;
         let target = Target { authority, method: &asked.method, path: asked.uri.path(), headers: &asked.headers };
-        let place = match routing::find(conditions.iter(), &target) {
+        let place = match Table::new(conditions.clone()).find(&target) {
             Ok(place) => place,
             Err(refusal) => {
                 self.passed_over(config, &conditions, &target);

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use crate::support::bearerd::until;
 use crate::support::client::Client;
+use crate::support::http::Head;
+use crate::support::jwt::{Signer, key_set};
 use crate::support::process::{Process, on_free_ports};
 use crate::support::server::Server;
 use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService};
@@ -82,6 +84,7 @@ struct Scene {
     process: Process,
     callers: std::net::SocketAddr,
     answers: Vec<(String, String)>,
+    signer: Signer,
 }
 
 impl Scene {
@@ -94,6 +97,8 @@ impl Scene {
         };
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("admin-token"), secret("admin")).unwrap();
+        let signer = Signer::new("k1");
+        std::fs::write(directory.path().join("jwks.json"), key_set(&[&signer])).unwrap();
         let configuration = format!(
             "listeners: [{{ address: 127.0.0.1:0, limits: {{ header_bytes: 8KiB, header_timeout: 300ms }} }}]
 admin: {{ address: 127.0.0.1:0, token_file: admin-token }}
@@ -105,6 +110,14 @@ routes:
   - {{ name: public, match: {{ path_prefix: /public }}, auth: none, upstream: app }}
   - {{ name: gone, match: {{ path_prefix: /gone }}, upstream: gone }}
   - {{ name: session, match: {{ path_prefix: /session }}, upstream: app, token: {{ return_session_token: true }} }}
+  - {{ name: shadow, match: {{ path_prefix: /shadow }}, upstream: app, enforce: false, require: {{ scopes: [X] }} }}
+  - name: jwt
+    match: {{ path_prefix: /jwt }}
+    upstream: app
+    validate: {{ jwt: {{ jwks_file: jwks.json, algorithms: [ES256], audiences: [app] }} }}
+    require: {{ claims: {{ role: {{ present: true }} }} }}
+    headers: {{ set: {{ X-User: \"{{claims.sub}}\", X-Odd: \"{{claims.odd}}\" }} }}
+    rate_limit: {{ requests: 1000 }}
   - name: api
     match: {{ path_prefix: /api }}
     upstream: app
@@ -119,7 +132,7 @@ logging: {{ level: trace, access: true }}
         std::fs::write(directory.path().join("bearerd.yaml"), on_free_ports(&configuration)).unwrap();
         let process = Process::start_with(&["run", "-c", "bearerd.yaml"], &[("SHARED", &secret("shared"))], directory);
         let callers = process.addresses().await.callers[0];
-        Self { service, upstream, process, callers, answers: Vec::new() }
+        Self { service, upstream, process, callers, answers: Vec::new(), signer }
     }
 
     /// Sends these bytes; everything that comes back until the connection ends.
@@ -235,6 +248,30 @@ async fn failed_by_the_upstream(scene: &mut Scene) {
     assert_eq!(scene.ask("/gone", &format!("X-API-Key: {}\r\n", secret("gone"))).await, 502);
 }
 
+/// Claims are no secrets, but nobody's business either.
+async fn bringing_a_jwt(scene: &mut Scene) {
+    let claims = |more: serde_json::Value| {
+        let mut claims =
+            json!({ "sub": secret("sub"), "email": secret("email"), "odd": format!(" {}", secret("odd")), "jti": secret("jti") });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let stranger = Signer::new(&secret("kid"));
+    for (token, status) in [
+        (scene.signer.token(&claims(json!({ "role": "x" }))), 200),
+        (scene.signer.token(&claims(json!({}))), 403),
+        (scene.signer.token(&claims(json!({ "aud": secret("aud") }))), 401),
+        (scene.signer.token(&claims(json!({ "exp": secret("exp") }))), 401),
+        (stranger.token(&claims(json!({}))), 401),
+        (scene.signer.sign(&json!({ "alg": "ES256", "crit": [secret("crit")] }).to_string(), "{}"), 401),
+        (scene.signer.sign(r#"{"alg":"ES256","kid":"k1"}"#, &secret("payload")), 401),
+    ] {
+        assert_eq!(scene.ask("/jwt", &format!("Authorization: Bearer {token}\r\n")).await, status);
+        assert_eq!(scene.ask("/shadow", &format!("Authorization: Bearer {token}\r\n")).await, 200);
+    }
+    assert_eq!(scene.ask("/shadow", &format!("X-API-Key: {}\r\n", secret("shadow"))).await, 200);
+}
+
 async fn malformed(scene: &mut Scene) {
     let key = secret("malformed");
     let large = format!("{key}{}", "x".repeat(10_000));
@@ -308,6 +345,7 @@ async fn no_secret_leaves_bearerd() {
     served(&mut scene).await;
     refused_by_the_service(&mut scene).await;
     failed_by_the_upstream(&mut scene).await;
+    bringing_a_jwt(&mut scene).await;
     malformed(&mut scene).await;
     asked_by_the_operator(&mut scene).await;
 
@@ -336,11 +374,17 @@ async fn no_secret_leaves_bearerd() {
     let tokens: Vec<String> =
         upstream.requests().iter().filter_map(|request| Some(request.head.header("authorization")?.to_owned())).collect();
     assert!(tokens.len() > 12);
-    for part in tokens.iter().flat_map(|token| token["Bearer ".len()..].split('.').skip(1)) {
+    for part in tokens
+        .iter()
+        .filter_map(|token| token.strip_prefix("Bearer "))
+        .flat_map(|token| token.split('.').skip(1))
+        .filter(|part| part.len() > 8)
+    {
         assert!(!log.contains(part) && !answers.iter().any(|(_, answer)| answer.contains(part)), "a part of a token: {part}");
     }
     // Towards the upstream go the tokens that were minted and the header that is configured, and no credential.
-    for mut head in upstream.started() {
+    let passed_on = |head: &Head| ["/jwt", "/shadow"].iter().any(|path| head.word(1).starts_with(path));
+    for mut head in upstream.started().into_iter().filter(|head| !passed_on(head)) {
         let minted = format!("Bearer {}", secret("minted"));
         // `Expect` is a header like any other.
         head.headers.retain(|(name, value)| name != "X-Shared-Secret" && name != "Expect" && *value != minted);

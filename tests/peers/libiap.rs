@@ -37,7 +37,7 @@ impl TokenService {
     fn start(directory: &Path) -> Self {
         let configuration = format!(
             "token_services:\n  default:\n    kind: embedded\n    address: 127.0.0.1:0\n    keys_file: {0}/keys.yaml\n    \
-             signing_key_file: {0}/signing.pem\nupstreams:\n  app: {{ servers: ['127.0.0.1:3000'] }}\nroutes:\n  - {{ upstream: app }}\n",
+             signing_key_file: {0}/signing.pem\n    state_file: {0}/state.redb\nupstreams:\n  app: {{ servers: ['127.0.0.1:3000'] }}\nroutes:\n  - {{ upstream: app }}\n",
             directory.display()
         );
         let path = directory.join("bearerd.yaml");
@@ -71,6 +71,47 @@ fn all_four_methods_of_the_tokens_api() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/libiap_tokens.py");
     let output = Command::new(python).arg(script).args([&service.url, &alice, &bob]).output().unwrap();
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+/// Its tokens, sessions and revocations are as they were after a restart, a key that was replaced meanwhile, and one that is replaced while it runs.
+#[test]
+fn a_service_that_is_restarted_and_whose_key_is_rotated() {
+    let python = python();
+    let directory = tempfile::tempdir().unwrap();
+    let key = new_key(&directory.path().join("keys.yaml"), &["--name", "alice", "--scopes", "GDS.READ"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/libiap_restart.py");
+    let run = |service: &TokenService, phase: &str| {
+        let kept = directory.path().join("kept.json");
+        let output = Command::new(&python).arg(&script).args([&service.url, &key]).arg(kept).arg(phase).output().unwrap();
+        assert!(output.status.success(), "{phase}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    };
+    let first = TokenService::start(directory.path());
+    run(&first, "before");
+    drop(first);
+    // Another key is made in its place.
+    std::fs::remove_file(directory.path().join("signing.pem")).unwrap();
+    let second = TokenService::start(directory.path());
+    run(&second, "after");
+    // And another, while it runs.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::copy(directory.path().join("keys.yaml"), other.path().join("keys.yaml")).unwrap();
+    drop(TokenService::start(other.path()));
+    let before = published(&second);
+    std::fs::rename(other.path().join("signing.pem"), directory.path().join("signing.pem")).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while published(&second) == before {
+        assert!(std::time::Instant::now() < deadline, "the other key is not taken");
+    }
+    run(&second, "after");
+}
+
+/// The key set, as it is on the wire.
+fn published(service: &TokenService) -> String {
+    let mut stream = std::net::TcpStream::connect(service.url.trim_start_matches("http://")).unwrap();
+    write!(stream, "GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 /// An upstream that answers each request, one a connection, with its header lines as a JSON list.
