@@ -62,13 +62,13 @@ impl Issuer {
     }
 
     fn look(&self, files: &Files, seen: &mut (Seen, Seen), is_first: bool) {
-        if seen.0.changes(&files.keys) && !is_first {
+        if seen.0.changes(&files.keys) {
             let taken = keys_file::read(&files.keys).map_err(Error::from).and_then(|keys| self.replace_keys(keys));
-            self.told("keys_file", taken);
+            self.told("keys_file", taken, is_first);
         }
-        if seen.1.changes(&files.signing_key) && !is_first {
+        if seen.1.changes(&files.signing_key) {
             let taken = SigningKey::read(&files.signing_key, files.algorithm).map(|key| self.rotate(key));
-            self.told("signing_key_file", taken.map_err(Error::from));
+            self.told("signing_key_file", taken.map_err(Error::from), is_first);
         }
         if let Some(metrics) = self.metrics.get() {
             metrics.held("keys", self.key_count());
@@ -77,7 +77,11 @@ impl Issuer {
         }
     }
 
-    fn told(&self, file: &str, taken: Result<(), Error>) {
+    /// The first look comes a moment after the files were read at the start: what has changed meanwhile is taken in, and else there is nothing to tell.
+    fn told(&self, file: &str, taken: Result<(), Error>, is_first: bool) {
+        if is_first && taken.is_ok() {
+            return;
+        }
         let outcome = if taken.is_ok() { "ok" } else { "failed" };
         match taken {
             Ok(()) => tracing::info!(file, "a file of the token service was read again"),
