@@ -9,6 +9,7 @@ pub mod inject;
 pub mod limits;
 mod request;
 mod request_id;
+mod route;
 mod stream;
 mod token_endpoints;
 pub mod upstream;
@@ -18,100 +19,25 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::header::HOST;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
 
-use crate::authorize::{Circumstances, Policy, Rendered};
-use crate::credential::{Kind, Presented, Source};
-use crate::exchange::{Exchange, Grant, OwnKey, Verifier};
-use crate::rate_limit::{RateLimit, Standing};
+use crate::authorize::Circumstances;
+use crate::exchange::Exchange;
+use crate::rate_limit::Standing;
 use crate::refusal::{Reason, Refusal};
 use crate::routing::{Conditions, Table};
-use crate::secret::KeyedHash;
 use crate::telemetry::logs::Access as AccessLine;
 use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
-use crate::token_api::TokenApi;
 
 use admission::{Admission, Asked, Bearer};
 use connection::Connection;
-use inject::{Facts, Managed, Names};
-use upstream::Upstream;
+use inject::{Facts, Managed};
 
-/// A route, ready to serve.
-pub struct Route {
-    /// Its name in logs and metrics.
-    pub name: String,
-    /// Who may.
-    pub access: Access,
-    /// What serves it.
-    pub action: Action,
-    /// An upstream's 401 to an injected token makes bearerd mint another (`on_upstream_401`).
-    pub renew_on_401: bool,
-    /// Refusals are carried out; else they are only counted, and requests go on as they came.
-    pub enforce: bool,
-    /// How often one may come.
-    pub rate_limit: Option<RateLimit>,
-    /// What the token must say, and what the upstream is told beside it.
-    pub policy: Policy,
-    /// Headers that the upstream does not get.
-    pub removed: Names,
-    /// What is set and removed in the upstream's answer.
-    pub response: ResponseHeaders,
-    /// Its series.
-    pub metrics: RouteMetrics,
-}
-
-/// Who may use a route.
-pub enum Access {
-    /// Everybody; no credential is looked for.
-    Public,
-    /// Whoever brings a credential for which there is a token.
-    Protected {
-        /// Where the credential is looked for.
-        sources: Vec<Source>,
-        /// Several credentials at once are refused.
-        one_only: bool,
-        /// What the exchange is asked for; none where only JWTs are taken.
-        grant: Option<Arc<Grant>>,
-        /// How JWTs are validated, where they are taken.
-        verifier: Option<Arc<Verifier>>,
-    },
-    /// Everybody, as bearerd itself: callers send no credential.
-    Own(Arc<OwnKey>),
-}
-
-/// What a route changes in answers.
-#[derive(Default)]
-pub struct ResponseHeaders {
-    /// Set, in place of what the upstream says.
-    pub set: Vec<(&'static str, Rendered)>,
-    /// Removed.
-    pub remove: Vec<HeaderName>,
-}
-
-impl Route {
-    /// The name of a credential's entry in the cache; none where the route has nothing for its kind.
-    fn key(&self, presented: &Presented<'_>) -> Option<KeyedHash> {
-        match &self.access {
-            Access::Protected { verifier, .. } if presented.kind == Kind::Jwt => verifier.as_ref().map(|verifier| verifier.key(presented)),
-            Access::Protected { grant, .. } => grant.as_ref().map(|grant| grant.key(presented)),
-            Access::Public | Access::Own(_) => None,
-        }
-    }
-}
-
-/// What serves a route.
-pub enum Action {
-    /// An upstream.
-    Forward(Arc<Upstream>),
-    /// A fixed answer without a body.
-    Respond(StatusCode),
-    /// The token service's own endpoints; they judge credentials themselves.
-    TokenApi(Box<TokenApi>),
-}
+pub use route::{Access, Action, ResponseHeaders, Route};
 
 /// The proxy app: everything that a request needs, shared by all.
 pub struct Proxy {

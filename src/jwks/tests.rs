@@ -106,6 +106,7 @@ fn what_is_signed_right_is_taken_whatever_order_its_header_has() {
     }
 }
 
+/// Also CVE-2026-22818.
 #[test]
 fn cve_2026_22817_the_header_chooses_among_what_is_allowed_and_no_more() {
     let signer = Signer::new("k1");
@@ -138,6 +139,7 @@ fn cve_2026_44699_hs256_with_the_public_key_fails() {
     }
 }
 
+/// Also CVE-2026-35042.
 #[test]
 fn cve_2026_32597_crit_is_never_ignored() {
     let signer = Signer::new("k1");

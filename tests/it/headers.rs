@@ -17,6 +17,7 @@ async fn stage() -> Stage {
     Stage::with_routes(ROUTES).await
 }
 
+/// Also GHSA-w9mr-28mw-j8hg and CVE-2024-45410.
 #[tokio::test]
 async fn cve_2026_105299_a_nomination_takes_no_injected_header_away() {
     let stage = stage().await;
@@ -56,6 +57,7 @@ async fn a_nomination_of_host_or_of_a_forwarded_name_is_refused() {
     assert_eq!(stage.upstream.requests().len(), 0);
 }
 
+/// Also CVE-2023-27487: what is ours alone is not taken from outside.
 #[tokio::test]
 async fn cve_2025_64484_cve_2026_54763_cve_2026_88011_no_alias_of_a_managed_name_arrives() {
     let aliases: String =

@@ -54,7 +54,7 @@ async fn scopes_and_claims_decide_and_a_refusal_names_what_is_missing() {
     );
 }
 
-/// One token, several routes: what one lets through says nothing about another.
+/// One token, several routes: what one lets through says nothing about another. Also CVE-2021-32701.
 #[tokio::test]
 async fn cve_2026_33496_a_hit_is_judged_by_its_own_route() {
     let routes = "
