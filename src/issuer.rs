@@ -1,7 +1,7 @@
 //! The embedded token service: a real server with the four endpoints of the token API.
 //!
 //! API keys come from a file of hashes ([`keys_file`]), tokens are JWTs ([`signing_keys`]) or opaque psTokens. Sessions and revocations are at hand in
-//! memory, and kept in a file where one is configured ([`state`]). Both key files are followed ([`follow`]). [`Issuer`] does the work for [`server`] over HTTP and for
+//! memory, and kept in a file where one is configured ([`state`]). Both key files are followed ([`Issuer::follow`]). [`Issuer`] does the work for [`server`] over HTTP and for
 //! [`EmbeddedTokenService`](crate::token_service::embedded::EmbeddedTokenService) in process. Only its [`Clock`] decides about time.
 
 pub mod api_key;

@@ -114,7 +114,7 @@ struct Watch {
     answered: Arc<AtomicBool>,
 }
 
-/// A connection that notes on its [`Watch`] what goes over it.
+/// A connection that notes what goes over it, for [`went_stale`].
 pub struct Watched {
     stream: TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>,
     watch: Watch,
