@@ -4,8 +4,8 @@
 //! decides. Tokens that name keys at random cause no more than a call each few seconds (CVE-2026-59396).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -106,7 +106,7 @@ pub struct Source {
     generation: AtomicU64,
     wanted: Notify,
     /// Somebody wants a fetch that has not begun.
-    is_wanted: AtomicBool,
+    is_wanted: Mutex<bool>,
     /// One has begun, and not ended.
     is_fetching: AtomicBool,
     sought: RateLimit,
@@ -139,7 +139,7 @@ impl Source {
     fn new(place: Place) -> Self {
         let (current, generation) = (ArcSwapOption::empty(), AtomicU64::new(0));
         let sought = RateLimit::new(SOUGHT.0, SOUGHT.1, By::Route, 1);
-        let (wanted, is_wanted, is_fetching) = (Notify::new(), AtomicBool::new(false), AtomicBool::new(false));
+        let (wanted, is_wanted, is_fetching) = (Notify::new(), Mutex::new(false), AtomicBool::new(false));
         Self { place, current, generation, wanted, is_wanted, is_fetching, sought, round: watch::Sender::new(Round::default()) }
     }
 
@@ -174,12 +174,8 @@ impl Source {
         if rounds.borrow_and_update().failing {
             return Asked::Unavailable;
         }
-        if !self.is_fetching.load(Ordering::Acquire) && !self.is_wanted.swap(true, Ordering::AcqRel) {
-            if self.sought.take(Who::Everybody, came.into_std()).is_err() {
-                self.is_wanted.store(false, Ordering::Release);
-                return Asked::Fresh;
-            }
-            self.wanted.notify_one();
+        if !self.is_on_its_way(came) {
+            return Asked::Fresh;
         }
         match time::timeout(PATIENCE, rounds.changed()).await {
             Ok(Ok(())) => match *rounds.borrow() {
@@ -189,6 +185,20 @@ impl Source {
             },
             _ => Asked::Unavailable,
         }
+    }
+
+    /// Whether a fetch is under way or wanted by now; `false` where the limit allows no more. One caller at a time: who finds it wanted must be able to
+    /// rely on it.
+    fn is_on_its_way(&self, now: Instant) -> bool {
+        let mut is_wanted = self.is_wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_wanted && !self.is_fetching.load(Ordering::Acquire) {
+            if self.sought.take(Who::Everybody, now.into_std()).is_err() {
+                return false;
+            }
+            *is_wanted = true;
+            self.wanted.notify_one();
+        }
+        true
     }
 
     /// Keeps the set up to date, for as long as the process lives.
@@ -238,7 +248,7 @@ impl Source {
             let mut failing = false;
             let began = Instant::now();
             self.is_fetching.store(true, Ordering::Release);
-            self.is_wanted.store(false, Ordering::Release);
+            *self.is_wanted.lock().unwrap_or_else(PoisonError::into_inner) = false;
             let wait = match self.fetch().await {
                 Ok((text, keys, wait)) => {
                     if pause > FIRST_PAUSE {
