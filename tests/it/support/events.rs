@@ -24,9 +24,17 @@ impl<T> Default for Log<T> {
 impl<T: Clone> Log<T> {
     /// Adds one and wakes who waits.
     pub fn push(&self, item: T) {
-        let mut items = self.items.lock().unwrap();
-        items.push(item);
-        self.length.send_replace(items.len());
+        let length = {
+            let mut items = self.items.lock().unwrap();
+            items.push(item);
+            items.len()
+        };
+        // With the items let go: whoever waits looks at them while it holds the length. Of two at one time, the later count may come first.
+        self.length.send_if_modified(|known| {
+            let grows = length > *known;
+            *known = length.max(*known);
+            grows
+        });
     }
 
     /// All so far.
