@@ -1,6 +1,8 @@
 //! JWTs that callers bring: the first validation beside the bare signature check, and the look-up from then on beside that of an API key.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark may panic")]
 
+mod setting;
+
 use std::borrow::Cow;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,12 +11,10 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bearerd::clock::Clock;
 use bearerd::credential::{self, Kind, Presented, Source};
-use bearerd::exchange::{Capacity, Details, Exchange, HashKeys, Verifier};
+use bearerd::exchange::{Details, Exchange, Verifier};
 use bearerd::jwks::rules::Rules;
 use bearerd::jwks::source;
-use bearerd::secret::HashKey;
 use bearerd::telemetry::metrics::Metrics;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue};
@@ -46,16 +46,7 @@ impl Setting {
         std::fs::write(&file, json!({ "keys": [published] }).to_string()).unwrap();
         let keys = Arc::new(source::Source::file(file).unwrap());
         let runtime = Runtime::new().unwrap();
-        let capacity = Capacity {
-            tokens: 100_000,
-            negative: 1000,
-            negative_ttl: Duration::from_secs(30),
-            tombstones: 1000,
-            tombstone_ttl: Duration::from_secs(3600),
-        };
-        let hash_keys = HashKeys { current: HashKey::random().unwrap(), former: Vec::new() };
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let exchange = Arc::new(Exchange::new(hash_keys, capacity, Clock::system(), runtime.handle().clone(), metrics));
+        let exchange = setting::exchange(&runtime, &Arc::new(Metrics::new().unwrap()));
         let rules = Rules { issuers: vec!["me".into()], audiences: vec!["you".into()], leeway: Duration::from_secs(30) };
         let verifier = Arc::new(exchange.verifier("bench", Some((keys, vec![Algorithm::ES256])), rules, Details::Off, None));
         Self { runtime, exchange, verifier, private, public }
@@ -108,7 +99,7 @@ fn signed_tokens(criterion: &mut Criterion) {
     criterion.bench_function("extract and look up a JWT", |bench| {
         bench.iter(|| {
             let presented = credential::extract(&sources, true, black_box(&headers), None).ok().unwrap();
-            setting.exchange.lookup_presented(&setting.verifier, setting.verifier.key(&presented), now).unwrap()
+            setting.exchange.lookup_presented(&setting.verifier, setting.verifier.key(&presented), now).unwrap().unwrap()
         });
     });
 }

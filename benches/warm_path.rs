@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod setting;
+
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bearerd::clock::Clock;
 use bearerd::credential::{self, Credential, Source};
-use bearerd::exchange::{Bounds, Capacity, Details, Exchange, HashKeys, Keep, Lookup, Service, Terms};
+use bearerd::exchange::{Bounds, Details, Keep, Lookup, Service, Terms};
 use bearerd::proxy::inject::{self, Caller, Facts, Managed, Names};
-use bearerd::secret::{HashKey, Secret};
+use bearerd::secret::Secret;
 use bearerd::telemetry::metrics::Metrics;
 use bearerd::token::Lifetimes;
 use bearerd::token_service::{Error, TokenDetails, TokenParams, TokenService};
@@ -66,20 +67,7 @@ fn warm_path(criterion: &mut Criterion) {
 
     let runtime = Runtime::new().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let capacity = Capacity {
-        tokens: 100_000,
-        negative: 1000,
-        negative_ttl: Duration::from_secs(30),
-        tombstones: 1000,
-        tombstone_ttl: Duration::from_secs(3600),
-    };
-    let exchange = Arc::new(Exchange::new(
-        HashKeys { current: HashKey::random().unwrap(), former: Vec::new() },
-        capacity,
-        Clock::system(),
-        runtime.handle().clone(),
-        Arc::clone(&metrics),
-    ));
+    let exchange = setting::exchange(&runtime, &metrics);
     let bounds = Bounds {
         concurrency: 1,
         rate: 1_000_000,

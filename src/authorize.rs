@@ -27,6 +27,8 @@ pub struct Policy {
     headers: Vec<(&'static str, Template)>,
     /// The route's name, for templates and the log.
     route: String,
+    /// Nothing in it depends on who calls.
+    is_same_for_all: bool,
     /// What is told where there is no token.
     without_token: Vec<(&'static str, Rendered)>,
 }
@@ -44,14 +46,15 @@ impl Policy {
     pub fn new(route: &str, scopes: Vec<String>, claims: Vec<(Path, Condition)>, headers: Vec<(&'static str, Template)>) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut policy = Self { id, scopes, claims, headers, route: route.to_owned(), without_token: Vec::new() };
+        let is_same_for_all = scopes.is_empty() && claims.is_empty() && !headers.iter().any(|(_, template)| template.has_claims());
+        let mut policy = Self { id, scopes, claims, headers, route: route.to_owned(), is_same_for_all, without_token: Vec::new() };
         policy.without_token = policy.told(&Claims::default());
         policy
     }
 
     /// Whether nothing in it depends on who calls: then no claims need to be read.
-    pub fn is_same_for_all(&self) -> bool {
-        self.scopes.is_empty() && self.claims.is_empty() && !self.headers.iter().any(|(_, template)| template.has_claims())
+    pub const fn is_same_for_all(&self) -> bool {
+        self.is_same_for_all
     }
 
     /// What the upstream is told where there is no token.

@@ -18,6 +18,15 @@ pub const FAILURE: u8 = 1;
 /// Exit code for a bad configuration (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;
 
+/// How a result is written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs: JSON on standard output.
+    Json,
+}
+
 /// A reverse-proxy auth sidecar: API keys in, short-lived Bearer tokens out.
 #[derive(Debug, Parser)]
 #[command(name = "bearerd", version, about)]

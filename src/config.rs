@@ -30,7 +30,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use cache::Cache;
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, closest};
 pub use environment::Environment;
 pub use listener::{Admin, Listener, Metrics};
 pub use load::{Error, Loaded, from_text, load};

@@ -17,6 +17,7 @@ mod random;
 pub mod refusal;
 pub mod server;
 mod saved;
+mod settings;
 pub mod signing_key;
 pub mod signing_keys;
 pub mod state;
@@ -34,6 +35,8 @@ use self::api_key::{ApiKey, KeyHash};
 use self::claims::Claims;
 use self::expiring::{Expiring, Full};
 use self::holder::Holder;
+pub use self::settings::Settings;
+
 use self::key_ring::KeyRing;
 use self::metrics::Metrics;
 use self::refusal::Refusal;
@@ -78,51 +81,6 @@ pub enum Error {
     /// Configure a longer time.
     #[error("`{0}` of the embedded token service must be at least 1s: tokens count whole seconds")]
     TooShort(&'static str),
-}
-
-/// What the tokens of an [`Issuer`] have in common.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `iss`.
-    pub issuer: String,
-    /// `aud`.
-    pub audience: String,
-    /// How long a JWT lives; at least a second.
-    pub lifetime: Duration,
-    /// How long a session lives since it was made or last refreshed; at least a second.
-    pub session_lifetime: Duration,
-    /// How long a signing key that was replaced verifies at most.
-    pub key_overlap: Duration,
-    /// Tokens a second for one API key over HTTP.
-    pub rate_per_key: u32,
-}
-
-impl Default for Settings {
-    /// What the configuration has where it says nothing.
-    fn default() -> Self {
-        let bearerd = || "bearerd".to_owned();
-        Self {
-            issuer: bearerd(),
-            audience: bearerd(),
-            lifetime: Duration::from_secs(3600),
-            session_lifetime: Duration::from_secs(12 * 3600),
-            key_overlap: Duration::from_secs(24 * 3600),
-            rate_per_key: 100,
-        }
-    }
-}
-
-impl From<&Embedded> for Settings {
-    fn from(config: &Embedded) -> Self {
-        Self {
-            issuer: config.issuer.clone(),
-            audience: config.audience.clone(),
-            lifetime: config.lifetime,
-            session_lifetime: config.session_lifetime,
-            key_overlap: config.key_overlap,
-            rate_per_key: config.rate_per_key,
-        }
-    }
 }
 
 /// Makes tokens for the holders of API keys, and remembers sessions and revocations.
@@ -189,7 +147,7 @@ impl Issuer {
             settings,
             clock,
         };
-        issuer.restore();
+        issuer.restore()?;
         Ok(Arc::new(issuer))
     }
 
@@ -197,6 +155,7 @@ impl Issuer {
     pub fn count_in(&self, metrics: Metrics) {
         // Once for each process.
         let _ = self.metrics.set(metrics);
+        self.tell_what_is_held();
     }
 
     /// Other API keys from now on. Sessions whose key is gone or different end; JWTs of a name that is gone are denied.
@@ -212,20 +171,9 @@ impl Issuer {
     pub fn rotate(&self, key: SigningKey) {
         let now = self.clock.now();
         if let Some(retired) = self.signing_keys.replace(key, self.settings.key_overlap, now) {
-            self.save_keys(Some(&retired));
+            self.save_keys();
             tracing::info!(key = self.signing_keys.current().public.id(), before = retired.key.id(), "another signing key is in use");
         }
-    }
-
-    /// Whether this credential may ask for a token now; for callers over HTTP. One that is not good is judged by [`Issuer::create_token`].
-    ///
-    /// # Errors
-    /// [`Refusal::TooMany`] where its key asks too often.
-    pub fn admit(&self, credential: &Credential) -> Result<(), Refusal> {
-        let now = self.clock.now();
-        let Ok(holder) = self.authenticate(credential, now) else { return Ok(()) };
-        let who = Who::Credential(KeyedHash::from_bytes(*holder.key.hash.as_bytes()));
-        self.limit.take(who, Instant::now()).map(drop).map_err(|wait| self.counted("create", Refusal::TooMany(wait)))
     }
 
     /// How many API keys it knows.
@@ -245,9 +193,32 @@ impl Issuer {
     /// # Errors
     /// [`Refusal::Denied`] for the credential, [`Refusal::NotGranted`] for the parameters.
     pub async fn create_token(&self, credential: &Credential, params: &TokenParams) -> Result<Secret, Refusal> {
+        self.create(credential, params, |_| Ok(())).await
+    }
+
+    /// The same for a caller over HTTP, whose API key gets only so many tokens a second.
+    ///
+    /// # Errors
+    /// As [`Issuer::create_token`], and [`Refusal::TooMany`].
+    pub async fn create_token_within_limit(&self, credential: &Credential, params: &TokenParams) -> Result<Secret, Refusal> {
+        let within_limit = |key: &ApiKey| {
+            let who = Who::Credential(KeyedHash::from_bytes(*key.hash.as_bytes()));
+            self.limit.take(who, Instant::now()).map(drop).map_err(Refusal::TooMany)
+        };
+        self.create(credential, params, within_limit).await
+    }
+
+    async fn create(
+        &self,
+        credential: &Credential,
+        params: &TokenParams,
+        allow: impl FnOnce(&ApiKey) -> Result<(), Refusal>,
+    ) -> Result<Secret, Refusal> {
         let now = self.clock.now();
         let created = async {
-            let holder = self.authenticate(credential, now)?.narrow(params)?;
+            let holder = self.authenticate(credential, now)?;
+            allow(&holder.key)?;
+            let holder = holder.narrow(params)?;
             if params.return_session_token { self.start_session(holder, now).await } else { self.sign(&holder, now) }
         };
         self.count("create", created.await)
@@ -304,23 +275,24 @@ impl Issuer {
         self.count("revoke", revoked.await)
     }
 
-    fn count<T>(&self, operation: &str, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
-        match outcome {
-            Ok(done) => {
-                if let Some(metrics) = self.metrics.get() {
-                    metrics.request(operation, "ok");
-                }
-                Ok(done)
-            }
-            Err(refusal) => Err(self.counted(operation, refusal)),
+    /// Tells the metrics, where there are any.
+    fn tell(&self, what: impl FnOnce(&Metrics)) {
+        if let Some(metrics) = self.metrics.get() {
+            what(metrics);
         }
     }
 
-    fn counted(&self, operation: &str, refusal: Refusal) -> Refusal {
-        if let Some(metrics) = self.metrics.get() {
-            metrics.request(operation, refusal.outcome());
-        }
-        refusal
+    fn tell_what_is_held(&self) {
+        self.tell(|metrics| {
+            metrics.held("keys", self.key_count());
+            metrics.held("sessions", lock(&self.sessions).len());
+            metrics.held("signing_keys", self.key_set().keys.len());
+        });
+    }
+
+    fn count<T>(&self, operation: &str, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
+        self.tell(|metrics| metrics.request(operation, outcome.as_ref().err().map_or("ok", Refusal::outcome)));
+        outcome
     }
 
     fn authenticate(&self, credential: &Credential, now: Timestamp) -> Result<Holder, Refusal> {
@@ -347,7 +319,7 @@ impl Issuer {
             sessions.drop_first();
         }
         sessions.insert(id, holder, end, now).map_err(|Full| Refusal::Unavailable("there are too many sessions"))?;
-        self.issued("session");
+        self.tell(|metrics| metrics.issued("session"));
         Ok(token)
     }
 
@@ -356,14 +328,8 @@ impl Issuer {
         let signed = self.signing_keys.sign(&claims, Timestamp::from_secs(claims.exp));
         let (token, key) = signed.map_err(|_| Refusal::Unavailable("the token could not be signed"))?;
         audit(holder, key.public.id(), &claims.jti);
-        self.issued("jwt");
+        self.tell(|metrics| metrics.issued("jwt"));
         Ok(Secret::from(token))
-    }
-
-    fn issued(&self, kind: &str) {
-        if let Some(metrics) = self.metrics.get() {
-            metrics.issued(kind);
-        }
     }
 
     /// The holder of a psToken whose session is alive. It ends where the key's entry is changed in anything: what it grants was judged by the old one.

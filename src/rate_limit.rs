@@ -1,5 +1,6 @@
 //! How often somebody may come: an allowance that comes back evenly (the generic cell rate algorithm). One number for each; no lock, no timer.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,10 +90,7 @@ impl RateLimit {
     /// The time after which there is one again.
     pub fn take(&self, who: Who, now: Instant) -> Result<Standing, Duration> {
         let now = nanos(now.saturating_duration_since(self.epoch));
-        let cell = match self.whole_at.get(&who) {
-            Some(cell) => cell,
-            None => self.whole_at.get_or_insert_with(&who, || Ok::<_, ()>(Arc::default())).unwrap_or_default(),
-        };
+        let cell = self.whole_at.get_or_insert_with(&who, || Ok::<_, Infallible>(Arc::default())).unwrap_or_else(|never| match never {});
         let mut whole_at = cell.load(Ordering::Relaxed);
         loop {
             let after = whole_at.max(now) + self.interval;

@@ -69,18 +69,31 @@ struct NotBefore {
 }
 
 impl Token {
-    /// Takes what `create_token` answered at `now`.
+    /// Takes what `create_token` answered at `now`. Claims are read without a check of the signature: the text came from the token service over a trusted
+    /// connection. One that has not three parts is opaque and shows no times.
     ///
     /// # Errors
     /// When the text cannot be a header, looks like a JWT and is unreadable, or is good at no time from now on.
     pub fn parse(text: &Secret, now: Reading, lifetimes: Lifetimes) -> Result<Self, Error> {
         let text = text.expose();
+        Self::of(text, || Claims::of(text).map_err(|_| Error::Unreadable)?.as_ref().map_or(Ok(Times::default()), Times::of), now, lifetimes)
+    }
+
+    /// Takes a JWT whose claims were read already.
+    ///
+    /// # Errors
+    /// As [`Token::parse`].
+    pub fn with_claims(text: &str, claims: &Claims, now: Reading, lifetimes: Lifetimes) -> Result<Self, Error> {
+        Self::of(text, || Times::of(claims), now, lifetimes)
+    }
+
+    fn of(text: &str, times: impl FnOnce() -> Result<Times, Error>, now: Reading, lifetimes: Lifetimes) -> Result<Self, Error> {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Unprintable);
         }
         let mut header = HeaderValue::try_from(format!("{BEARER}{text}")).map_err(|_| Error::Unprintable)?;
         header.set_sensitive(true);
-        let times = Times::of(text)?;
+        let times = times()?;
         let expires = times.exp.unwrap_or_else(|| now.wall.plus(lifetimes.session));
         let expires = lifetimes.max_age.map_or(expires, |age| expires.min(now.wall.plus(age)));
         if expires <= now.wall {
@@ -142,7 +155,7 @@ impl Token {
     /// What a route's policy makes of the claims. They are read the first time; a token that is no JWT has none.
     pub fn judged_by(&self, policy: &Policy) -> &Judgement {
         // What can be read was seen when the token came.
-        self.judged.by(policy, || if policy.is_same_for_all() { None } else { Claims::of(self.text()).ok().flatten() }.unwrap_or_default())
+        self.judged.by(policy, || Claims::of(self.text()).ok().flatten().unwrap_or_default())
     }
 
     /// When it was minted.
@@ -193,12 +206,9 @@ struct Times {
 }
 
 impl Times {
-    /// Reads the claims of a JWT without a check of its signature: it came from the token service over a trusted connection.
-    /// Text that has not three parts is opaque and shows no times.
-    fn of(text: &str) -> Result<Self, Error> {
-        let Some(claims) = Claims::of(text).map_err(|_| Error::Unreadable)? else { return Ok(Self::default()) };
-        numeric_date(&claims, "iat")?;
-        Ok(Self { exp: numeric_date(&claims, "exp")?, nbf: numeric_date(&claims, "nbf")? })
+    fn of(claims: &Claims) -> Result<Self, Error> {
+        numeric_date(claims, "iat")?;
+        Ok(Self { exp: numeric_date(claims, "exp")?, nbf: numeric_date(claims, "nbf")? })
     }
 }
 

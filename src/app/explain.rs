@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
@@ -14,10 +15,12 @@ use crate::authorize::Judgement;
 use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::config::policy::{Expected, Scalar, Told};
-use crate::config::route::{Auth, Details};
+use crate::config::route::{Auth, Details, OnMultiple};
 use crate::config::{Config, Route, TokenService};
 use crate::credential::{self, Kind, Presented, Source};
-use crate::jwks::KeySet;
+use crate::exchange;
+use crate::jwks::rules::Rules;
+use crate::jwks::{Fault, KeySet};
 use crate::proxy::inject::{self, Caller, Facts, Managed};
 use crate::refusal::Refusal;
 use crate::routing::{Conditions, Table, Target};
@@ -141,7 +144,7 @@ impl Explanation {
             return Ok(Ok(asked.claims.clone()));
         }
         let sources = route.credentials().iter().map(assemble::source).collect::<Result<Vec<Source>, _>>()?;
-        let one_only = route.on_multiple == crate::config::route::OnMultiple::Reject;
+        let one_only = route.on_multiple == OnMultiple::Reject;
         let presented = match credential::extract(&sources, one_only, &asked.headers, asked.uri.query()) {
             Ok(presented) => presented,
             Err(refusal) => return Ok(Err(refusal)),
@@ -203,22 +206,18 @@ impl Explanation {
                             self.line("jwt", format!("signed by a key of {}", file.display()));
                             Some(claims)
                         }
-                        Err(fault) => return Ok(Err(crate::exchange::Error::InvalidToken(fault).refusal())),
+                        Err(fault) => return Ok(Err(invalid(fault))),
                     }
                 }
             },
         };
-        let now = Clock::system().reading();
-        let (rules, lifetimes) = match &route.validate.jwt {
-            Some(jwt) => (policy::rules(jwt), Lifetimes { session: jwt.leeway, max_age: None }),
-            None => (crate::jwks::rules::Rules::default(), Lifetimes { session: std::time::Duration::from_secs(60), max_age: None }),
+        let (rules, unending) = match &route.validate.jwt {
+            Some(jwt) => (policy::rules(jwt), None),
+            None => (Rules::default(), Some(Duration::from_secs(60))),
         };
-        let checked = claims.as_ref().ok_or(crate::jwks::Fault::Malformed).and_then(|claims| rules.check(claims, now.wall));
-        if let Err(fault) = checked {
-            return Ok(Err(crate::exchange::Error::InvalidToken(fault).refusal()));
-        }
-        if Token::parse(&Secret::from(&*presented.value), now, lifetimes).is_err() {
-            return Ok(Err(crate::exchange::Error::InvalidToken(crate::jwks::Fault::Expired).refusal()));
+        let known = claims.as_ref().ok_or(Fault::Malformed);
+        if let Err(fault) = known.and_then(|claims| rules.accept(&presented.value, claims, Clock::system().reading(), unending)) {
+            return Ok(Err(invalid(fault)));
         }
         if route.validate.details_of_presented() != Details::Off {
             self.line("jwt", format!("get_token_details at `{}` would be asked about it", route.token.service));
@@ -293,7 +292,7 @@ fn sent(config: &Config, route: &Route, name: &str, asked: &Asked, judgement: Op
         Some(judgement) => &judgement.headers[..],
         None => policy.without_token(),
     };
-    let lifetimes = Lifetimes { session: std::time::Duration::from_secs(60), max_age: None };
+    let lifetimes = Lifetimes { session: Duration::from_secs(60), max_age: None };
     let token = Token::parse(&Secret::from("token"), Clock::system().reading(), lifetimes).map_err(unchecked)?;
     let caller = Caller::new(
         asked.peer,
@@ -334,6 +333,10 @@ fn sent(config: &Config, route: &Route, name: &str, asked: &Asked, judgement: Op
 /// Whether a header that goes on as it came should not be shown.
 fn may_be_secret(name: &str) -> bool {
     ["auth", "cookie", "key", "token", "secret", "pass", "session", "cred"].iter().any(|part| name.contains(part))
+}
+
+fn invalid(fault: Fault) -> Refusal {
+    exchange::Error::InvalidToken(fault).refusal()
 }
 
 fn name(route: &Route, place: usize) -> String {

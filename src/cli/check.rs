@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::BAD_CONFIGURATION;
+use super::{BAD_CONFIGURATION, Format};
 use crate::config::{self, Loaded};
 
 /// Arguments of `bearerd check`.
@@ -17,15 +17,6 @@ pub struct Args {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-/// How the result is written.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    /// For people: mistakes and warnings go to standard error.
-    Text,
-    /// For programs: one JSON object on standard output.
-    Json,
 }
 
 impl Args {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::Format;
 use crate::clock::{Clock, Timestamp};
 use crate::config::units;
 use crate::issuer::api_key::{self, ApiKey, DEFAULT_TENANT, KeyHash};
@@ -41,15 +42,6 @@ struct List {
     /// How the list is written.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-/// How a list is written.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// For programs: a JSON list.
-    Json,
 }
 
 #[derive(Debug, clap::Args)]

@@ -21,7 +21,7 @@ use crate::jwks::rules::Rules;
 use crate::jwks::source::{Asked, Source};
 use crate::jwks::{Current, Fault};
 use crate::secret::{BuildAlreadyHashed, FieldHasher, KeyedHash, Secret};
-use crate::token::{self, Lifetimes, Token};
+use crate::token::Token;
 use crate::token_service;
 
 /// How long a verdict of `get_token_details` alone is kept at most.
@@ -31,7 +31,7 @@ const RENEW_AT: f64 = 0.75;
 
 /// How the JWTs of one route are validated.
 pub struct Verifier {
-    /// Who vouches by signature, and with which algorithms.
+    /// Who vouches by signature, and with which algorithms. Where nobody does, the token service must.
     signature: Option<(Arc<Source>, Vec<Algorithm>)>,
     rules: Rules,
     details: Details,
@@ -107,15 +107,26 @@ pub(super) fn verdicts(capacity: u64) -> Verdicts {
 }
 
 impl Exchange {
-    /// A JWT that was found good before, and still is at `at`.
-    pub fn lookup_presented(self: &Arc<Self>, verifier: &Verifier, key: KeyedHash, at: Instant) -> Option<Arc<Token>> {
-        let found = self.verdicts.get(&key).filter(|verified| self.still_counts(verified, verifier, self.clock.at(at)));
-        let Some(verified) = found else {
-            self.metrics.cache_miss.inc();
-            return None;
+    /// A JWT that was found good before, and still is at `at`; none where it has to be validated.
+    ///
+    /// # Errors
+    /// A remembered refusal.
+    pub fn lookup_presented(self: &Arc<Self>, verifier: &Verifier, key: KeyedHash, at: Instant) -> Result<Option<Arc<Token>>, Error> {
+        let now = self.clock.at(at);
+        let nothing = match self.verdicts.get(&key) {
+            Some(verified) if self.still_counts(&verified, verifier, now) => {
+                self.metrics.cache_hit.inc();
+                return Ok(Some(Arc::clone(&verified.token)));
+            }
+            Some(_) => &self.metrics.cache_expired,
+            None => &self.metrics.cache_miss,
         };
-        self.metrics.cache_hit.inc();
-        Some(Arc::clone(&verified.token))
+        if let Some(error) = self.negative.get(&key, now.wall) {
+            self.metrics.cache_negative.inc();
+            return Err(error);
+        }
+        nothing.inc();
+        Ok(None)
     }
 
     fn still_counts(self: &Arc<Self>, verified: &Arc<Verified>, verifier: &Verifier, now: Reading) -> bool {
@@ -150,23 +161,18 @@ impl Exchange {
         presented: &Presented<'_>,
         key: KeyedHash,
     ) -> Result<Arc<Token>, Error> {
-        if let Some(error) = self.negative.get(&key, self.clock.now()) {
-            self.metrics.cache_negative.inc();
-            return Err(error);
-        }
         let text = &*presented.value;
-        let generation = match &verifier.signature {
-            None => 0,
+        let (claims, generation, unending) = match &verifier.signature {
             Some((source, algorithms)) => {
                 let (claims, generation) = signed(source, algorithms, text).await?;
-                verifier.rules.check(&claims, self.clock.now()).map_err(Error::InvalidToken)?;
-                if claims.member("exp").is_none() {
-                    return Err(Error::InvalidToken(Fault::Claim("exp")));
-                }
-                generation
+                (claims, generation, None)
+            }
+            None => {
+                let claims = Claims::of(text).ok().flatten().ok_or(Error::InvalidToken(Fault::Malformed))?;
+                (claims, 0, Some(DETAILS_ALONE))
             }
         };
-        let token = self.timely(verifier, text)?;
+        let token = verifier.rules.accept(text, &claims, self.clock.reading(), unending).map_err(Error::InvalidToken)?;
         let revocations = self.tombstones.count();
         if self.is_revoked_presented(verifier, &token) {
             return Err(Error::Revoked);
@@ -190,21 +196,6 @@ impl Exchange {
     fn keep(&self, verified: &Arc<Verified>, key: KeyedHash) {
         verified.counts_from(self.clock.reading());
         self.verdicts.insert(key, Arc::clone(verified));
-    }
-
-    /// Its times, by our clock.
-    fn timely(&self, verifier: &Verifier, text: &str) -> Result<Token, Error> {
-        let now = self.clock.reading();
-        let lifetimes = Lifetimes { session: DETAILS_ALONE, max_age: None };
-        let token = Token::parse(&Secret::from(text), now, lifetimes).map_err(|error| {
-            Error::InvalidToken(match error {
-                token::Error::Expired => Fault::Expired,
-                token::Error::WrongType(claim) => Fault::Claim(claim),
-                token::Error::NeverValid => Fault::Claim("nbf"),
-                token::Error::Unprintable | token::Error::Unreadable => Fault::Malformed,
-            })
-        })?;
-        if token.is_valid(now, verifier.rules.leeway) { Ok(token) } else { Err(Error::InvalidToken(Fault::Claim("nbf"))) }
     }
 
     fn is_revoked_presented(&self, verifier: &Verifier, token: &Token) -> bool {

@@ -9,7 +9,7 @@ use tokio::time;
 use zeroize::Zeroizing;
 
 use super::signing_key::SigningKey;
-use super::{Error, Issuer, keys_file, lock};
+use super::{Error, Issuer, keys_file};
 use crate::config::token_service::{Embedded, SigningAlgorithm};
 
 /// The time between two looks, as for other mounted files.
@@ -70,11 +70,7 @@ impl Issuer {
             let taken = SigningKey::read(&files.signing_key, files.algorithm).map(|key| self.rotate(key));
             self.told("signing_key_file", taken.map_err(Error::from), is_first);
         }
-        if let Some(metrics) = self.metrics.get() {
-            metrics.held("keys", self.key_count());
-            metrics.held("sessions", lock(&self.sessions).len());
-            metrics.held("signing_keys", self.key_set().keys.len());
-        }
+        self.tell_what_is_held();
     }
 
     /// The first look comes a moment after the files were read at the start: what has changed meanwhile is taken in, and else there is nothing to tell.
@@ -87,9 +83,7 @@ impl Issuer {
             Ok(()) => tracing::info!(file, "a file of the token service was read again"),
             Err(error) => tracing::error!(file, %error, "a file of the token service is no good; what it said before stays"),
         }
-        if let Some(metrics) = self.metrics.get() {
-            metrics.reload(file, outcome);
-        }
+        self.tell(|metrics| metrics.reload(file, outcome));
     }
 
     fn clear(&self) {

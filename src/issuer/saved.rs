@@ -11,7 +11,7 @@ use super::holder::{Context, Holder};
 use super::refusal::Refusal;
 use super::signing_key::PublicKey;
 use super::signing_keys::Retired;
-use super::state::Table;
+use super::state::{self, Table};
 use super::{Issuer, keys_file, lock};
 use crate::clock::Timestamp;
 use crate::issuer::api_key::{ApiKey, KeyHash};
@@ -72,35 +72,34 @@ struct SavedKey {
 }
 
 impl Issuer {
-    /// Takes in what the state file has. What cannot be read in it is told, and left out.
-    pub(super) fn restore(&self) {
-        let Some(state) = &self.state else { return };
+    /// Takes in what the state file has.
+    pub(super) fn restore(&self) -> Result<(), state::Error> {
+        let Some(state) = &self.state else { return Ok(()) };
         let now = self.clock.now();
-        let told =
-            |error: &redb::Error| tracing::error!(%error, "the state file cannot be read: sessions and revocations of before are lost");
         let keys = self.keys.load();
-        for (name, session, end) in state.all::<Session>(Table::Sessions).inspect_err(told).unwrap_or_default() {
+        for (name, session, end) in state.all::<Session>(Table::Sessions)? {
             let holder = keys.named(&session.name).and_then(|key| session.holder(key));
             if let (Ok(name), Some(holder)) = (name.try_into(), holder) {
                 let _ = lock(&self.sessions).insert(KeyedHash::from_bytes(name), holder, end, now);
             }
         }
-        for (name, (), end) in state.all(Table::Revocations).inspect_err(told).unwrap_or_default() {
+        for (name, (), end) in state.all(Table::Revocations)? {
             if let Ok(name) = name.try_into() {
                 let _ = lock(&self.revoked).insert(KeyedHash::from_bytes(name), (), end, now);
             }
         }
-        for (_, saved, end) in state.all::<SavedKey>(Table::SigningKeys).inspect_err(told).unwrap_or_default() {
+        for (_, saved, end) in state.all::<SavedKey>(Table::SigningKeys)? {
             let Some(key) = PublicKey::from_jwk(saved.jwk) else { continue };
             // One that was in use and is no more was replaced while nobody looked: its tokens may be as new as that.
             let until = if saved.current { end.min(now.plus(self.settings.lifetime.min(self.settings.key_overlap))) } else { end };
             self.signing_keys.take_back(Retired { key, until });
         }
-        self.save_keys(None);
+        self.save_keys();
+        Ok(())
     }
 
-    /// Writes which key is in use, and the one that it replaced. A failure is told: it matters only at the next start.
-    pub(super) fn save_keys(&self, retired: Option<&Retired>) {
+    /// Writes which key is in use, and those before it. A failure is told: it matters only at the next start.
+    pub(super) fn save_keys(&self) {
         let Some(state) = &self.state else { return };
         let current = self.signing_keys.current();
         // In use until told otherwise: then it counts from that moment.
@@ -111,7 +110,7 @@ impl Issuer {
             &SavedKey { jwk: current.public.jwk().clone(), current: true },
             forever,
         );
-        for Retired { key, until } in retired.into_iter().cloned().chain(self.signing_keys.retired()) {
+        for Retired { key, until } in self.signing_keys.retired() {
             let saved = SavedKey { jwk: key.jwk().clone(), current: false };
             written = written.and(state.put(Table::SigningKeys, key.id().as_bytes(), &saved, until));
         }

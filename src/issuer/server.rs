@@ -67,8 +67,7 @@ async fn create_token(State(issuer): State<Arc<Issuer>>, uri: Uri, headers: Head
     let Some(credential) = request::credential(&headers, query.api_key)? else {
         return Ok(answer::no_credential());
     };
-    issuer.admit(&credential)?;
-    let created = issuer.create_token(&credential, &query.params).await?;
+    let created = issuer.create_token_within_limit(&credential, &query.params).await?;
     Ok(token(&created))
 }
 

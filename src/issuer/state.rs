@@ -62,6 +62,7 @@ struct Record<V> {
 
 /// The file.
 pub struct State {
+    path: PathBuf,
     database: Database,
 }
 
@@ -72,7 +73,7 @@ impl State {
     /// When it cannot be used. It is left as it is.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, Error> {
         let open = || {
-            let state = Self { database: database_file::open(path, CACHE)? };
+            let state = Self { path: path.to_owned(), database: database_file::open(path, CACHE)? };
             state.drop_ended(now)?;
             Ok(state)
         };
@@ -85,7 +86,11 @@ impl State {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn all<V: DeserializeOwned>(&self, table: Table) -> Result<Vec<(Vec<u8>, V, Timestamp)>, redb::Error> {
+    pub fn all<V: DeserializeOwned>(&self, table: Table) -> Result<Vec<(Vec<u8>, V, Timestamp)>, Error> {
+        self.records(table).map_err(|cause| Error::Unusable { path: self.path.clone(), cause: cause.into() })
+    }
+
+    fn records<V: DeserializeOwned>(&self, table: Table) -> Result<Vec<(Vec<u8>, V, Timestamp)>, redb::Error> {
         let transaction = self.database.begin_read()?;
         let records = transaction.open_table(table.records())?;
         let mut all = Vec::new();
@@ -105,14 +110,6 @@ impl State {
     pub fn put(&self, table: Table, name: &[u8], value: &impl Serialize, end: Timestamp) -> Result<(), redb::Error> {
         let text = serde_json::to_vec(&Record { end: end.as_millis(), value }).unwrap_or_default();
         self.write(table, |records| records.insert(name, &*text).map(drop))
-    }
-
-    /// Takes a record out.
-    ///
-    /// # Errors
-    /// When it could not be written.
-    pub fn remove(&self, table: Table, name: &[u8]) -> Result<(), redb::Error> {
-        self.write(table, |records| records.remove(name).map(drop))
     }
 
     /// Takes out what has ended.
@@ -158,8 +155,6 @@ mod tests {
         state.put(Table::Sessions, b"a", &"one", at(10)).unwrap();
         state.put(Table::Sessions, b"b", &"two", at(20)).unwrap();
         state.put(Table::Revocations, b"a", &(), at(20)).unwrap();
-        state.put(Table::Sessions, b"c", &"three", at(20)).unwrap();
-        state.remove(Table::Sessions, b"c").unwrap();
         drop(state);
         let state = State::open(&path, at(10)).unwrap();
         assert_eq!(state.all::<String>(Table::Sessions).unwrap(), [(b"b".to_vec(), "two".to_owned(), at(20))]);

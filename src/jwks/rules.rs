@@ -1,4 +1,4 @@
-//! What the claims of a presented JWT must be, whoever signed it. Times are judged where the token is made of it; here, types and names. Pure.
+//! What the claims of a presented JWT must be, whoever vouches for it. Pure.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::Fault;
 use crate::claims::Claims;
-use crate::clock::Timestamp;
+use crate::clock::{Reading, Timestamp};
+use crate::token::{self, Lifetimes, Token};
 
 /// What a route accepts.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +21,32 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Makes a token of a JWT with these claims, where they are what they must be at `now`. One without `exp` is taken only where `unending` says for how
+    /// long: where whoever vouches for it is asked again by then.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn accept(&self, text: &str, claims: &Claims, now: Reading, unending: Option<Duration>) -> Result<Token, Fault> {
+        self.check(claims, now.wall)?;
+        let session = match unending {
+            None if claims.member("exp").is_none() => return Err(Fault::Claim("exp")),
+            unending => unending.unwrap_or_default(),
+        };
+        let token = Token::with_claims(text, claims, now, Lifetimes { session, max_age: None }).map_err(|error| match error {
+            token::Error::Expired => Fault::Expired,
+            token::Error::WrongType(claim) => Fault::Claim(claim),
+            token::Error::NeverValid => Fault::Claim("nbf"),
+            token::Error::Unprintable | token::Error::Unreadable => Fault::Malformed,
+        })?;
+        if token.is_valid(now, self.leeway) { Ok(token) } else { Err(Fault::Claim("nbf")) }
+    }
+
     /// Checks the types of the registered claims (RFC 7519 section 4.1), whether they are required or not: one of a wrong type is an error and never "not
     /// there" (CVE-2026-25537). Then issuer, audience and `iat`.
     ///
     /// # Errors
     /// The claim that is not what it must be.
-    pub fn check(&self, claims: &Claims, now: Timestamp) -> Result<(), Fault> {
+    fn check(&self, claims: &Claims, now: Timestamp) -> Result<(), Fault> {
         for name in ["iss", "sub", "jti"] {
             if claims.member(name).is_some_and(|value| !value.is_string()) {
                 return Err(Fault::Claim(name));

@@ -3,7 +3,8 @@
 //! A token may name a key that the set does not have yet. Then the source is asked again, once for all who wait: a call that began after the token came
 //! decides. Tokens that name keys at random cause no more than a call each few seconds (CVE-2026-59396).
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,7 +76,13 @@ pub enum Error {
 
 enum Place {
     File(PathBuf),
-    Url { uri: Uri, client: Box<Client<Connector, Empty<Bytes>>> },
+    Url(Box<Remote>),
+}
+
+/// A server that publishes a set.
+struct Remote {
+    uri: Uri,
+    client: Client<Connector, Empty<Bytes>>,
 }
 
 /// What came of asking for a newer set.
@@ -119,8 +126,10 @@ impl Source {
     /// # Errors
     /// When it cannot be read or is no key set.
     pub fn file(file: PathBuf) -> Result<Self, Error> {
+        let text = read(&file)?;
+        let keys = parse(&text, &file.display())?;
         let source = Self::new(Place::File(file));
-        source.read().map(|(text, keys)| source.take(text, keys))?;
+        source.take(text, keys);
         Ok(source)
     }
 
@@ -132,8 +141,8 @@ impl Source {
         let config = trust::client_config(tls, uri.scheme_str() == Some("https"))?;
         let connector = Connector::new(config, CONNECT_TIMEOUT);
         // A fetch is rare: no connection is kept for it, and none is found stale.
-        let client = Box::new(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector));
-        Ok(Self::new(Place::Url { uri, client }))
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Ok(Self::new(Place::Url(Box::new(Remote { uri, client }))))
     }
 
     fn new(place: Place) -> Self {
@@ -203,38 +212,42 @@ impl Source {
 
     /// Keeps the set up to date, for as long as the process lives.
     pub async fn keep(self: Arc<Self>) {
-        match self.place {
-            Place::File(_) => self.follow().await,
-            Place::Url { .. } => self.keep_fetching().await,
+        match &self.place {
+            Place::File(file) => self.follow(file).await,
+            Place::Url(remote) => self.keep_fetching(remote).await,
         }
     }
 
-    async fn follow(self: Arc<Self>) {
+    async fn follow(&self, file: &Path) {
         let mut is_good = true;
         loop {
             time::sleep(FILE_INTERVAL).await;
-            let this = Arc::clone(&self);
-            let Ok(found) = tokio::task::spawn_blocking(move || this.read()).await else { continue };
-            let was_good = std::mem::replace(&mut is_good, found.is_ok());
-            match found {
-                Ok((text, keys)) => self.take(text, keys),
-                Err(error) if was_good => tracing::error!(%error, "the last good keys stay in use"),
-                Err(_) => {}
+            let path = file.to_owned();
+            let Ok(found) = tokio::task::spawn_blocking(move || read(&path)).await else { continue };
+            let taken = found.and_then(|text| {
+                if !self.has(&text) {
+                    let keys = parse(&text, &file.display())?;
+                    self.take(text, keys);
+                }
+                Ok(())
+            });
+            let was_good = std::mem::replace(&mut is_good, taken.is_ok());
+            if let Err(error) = taken
+                && was_good
+            {
+                tracing::error!(%error, "the last good keys stay in use");
             }
         }
     }
 
-    fn read(&self) -> Result<(Bytes, KeySet), Error> {
-        let Place::File(file) = &self.place else { return Err(Error::File { file: String::new(), cause: "not a file".to_owned() }) };
-        let shown = file.display().to_string();
-        let text = std::fs::read(file).map_err(|cause| Error::File { file: shown.clone(), cause: cause.to_string() })?;
-        let keys = KeySet::parse(&text).map_err(|cause| Error::Unusable { place: shown, cause })?;
-        Ok((text.into(), keys))
+    /// Whether the set at hand was read from this text.
+    fn has(&self, text: &Bytes) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.text == *text)
     }
 
     /// Takes a set into use, unless it is the one at hand.
     fn take(&self, text: Bytes, keys: KeySet) {
-        if self.current.load().as_ref().is_some_and(|current| current.text == text) {
+        if self.has(&text) {
             return;
         }
         let generation = self.generation.load(Ordering::Acquire) + 1;
@@ -242,17 +255,17 @@ impl Source {
         self.generation.store(generation, Ordering::Release);
     }
 
-    async fn keep_fetching(self: Arc<Self>) {
+    async fn keep_fetching(&self, remote: &Remote) {
         let mut pause = FIRST_PAUSE;
         loop {
             let mut failing = false;
             let began = Instant::now();
             self.is_fetching.store(true, Ordering::Release);
             *self.is_wanted.lock().unwrap_or_else(PoisonError::into_inner) = false;
-            let wait = match self.fetch().await {
+            let wait = match remote.fetch().await {
                 Ok((text, keys, wait)) => {
                     if pause > FIRST_PAUSE {
-                        tracing::info!(url = %self.shown(), "the key set can be had again");
+                        tracing::info!(url = %remote.uri, "the key set can be had again");
                     }
                     pause = FIRST_PAUSE;
                     self.take(text, keys);
@@ -281,24 +294,21 @@ impl Source {
             }
         }
     }
+}
 
+impl Remote {
     async fn fetch(&self) -> Result<(Bytes, KeySet, Duration), Error> {
-        let failed = |cause: String| Error::Fetch { url: self.shown(), cause };
-        match time::timeout(TIMEOUT, self.get()).await {
-            Err(_) => Err(failed(format!("timed out after {}", humantime::format_duration(TIMEOUT)))),
-            Ok(Err(cause)) => Err(failed(cause)),
-            Ok(Ok((text, wait))) => {
-                let keys = KeySet::parse(&text).map_err(|cause| Error::Unusable { place: self.shown(), cause })?;
-                Ok((text, keys, wait))
-            }
-        }
+        let failed = |cause: String| Error::Fetch { url: self.uri.to_string(), cause };
+        let late = |_| failed(format!("timed out after {}", humantime::format_duration(TIMEOUT)));
+        let (text, wait) = time::timeout(TIMEOUT, self.get()).await.map_err(late)?.map_err(failed)?;
+        let keys = parse(&text, &self.uri)?;
+        Ok((text, keys, wait))
     }
 
     async fn get(&self) -> Result<(Bytes, Duration), String> {
-        let Place::Url { uri, client } = &self.place else { return Err("not a URL".to_owned()) };
-        let request = Request::get(uri).header(ACCEPT, "application/jwk-set+json, application/json").body(Empty::new());
+        let request = Request::get(&self.uri).header(ACCEPT, "application/jwk-set+json, application/json").body(Empty::new());
         let request = request.map_err(|error| error.to_string())?;
-        let (head, body) = client.request(request).await.map_err(|error| failure::of(&error).to_string())?.into_parts();
+        let (head, body) = self.client.request(request).await.map_err(|error| failure::of(&error).to_string())?.into_parts();
         if head.status != StatusCode::OK {
             let why = if head.status.is_redirection() { ": no redirect is followed, write where it leads" } else { "" };
             return Err(format!("it answered {}{why}", head.status.as_u16()));
@@ -312,13 +322,15 @@ impl Source {
         })?;
         Ok((text.to_bytes(), max_age(&head.headers)))
     }
+}
 
-    fn shown(&self) -> String {
-        match &self.place {
-            Place::File(file) => file.display().to_string(),
-            Place::Url { uri, .. } => uri.to_string(),
-        }
-    }
+fn read(file: &Path) -> Result<Bytes, Error> {
+    let text = std::fs::read(file).map_err(|cause| Error::File { file: file.display().to_string(), cause: cause.to_string() })?;
+    Ok(text.into())
+}
+
+fn parse(text: &Bytes, place: &dyn Display) -> Result<KeySet, Error> {
+    KeySet::parse(text).map_err(|cause| Error::Unusable { place: place.to_string(), cause })
 }
 
 /// How long a set may be kept, as its source says (RFC 9111 section 5.2.2.1), within bounds.

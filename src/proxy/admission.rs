@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::header::HeaderMap;
 
 use super::inject::Caller;
+use super::route::Way;
 use super::{Access, Action, Route};
 use crate::credential::{self, Kind, Presented};
 use crate::exchange::{self, Exchange, Granted, Lookup, OwnKey, Part};
@@ -59,7 +60,7 @@ pub(super) enum Judged<'r> {
     Public,
     /// There is one.
     Granted(Bearer),
-    /// There is none yet: [`Waiting::token`] gets it.
+    /// There is none yet: [`Admission::wait`] gets it.
     Miss(Waiting<'r>),
 }
 
@@ -132,15 +133,10 @@ impl Admission {
             Access::Protected { sources, one_only, .. } => credential::extract(sources, *one_only, asked.headers, asked.query)?,
             Access::Own(own) => return self.own_at_once(route, own, asked, standing),
         };
-        let key = route.key(&presented).ok_or_else(unserved)?;
+        let way = route.access.way(presented.kind).ok_or_else(unserved)?;
+        let key = way.key(&presented);
         count_credential(route, key, asked.at, standing)?;
-        let found = match (&route.access, presented.kind) {
-            (Access::Protected { verifier: Some(verifier), .. }, Kind::Jwt) => {
-                self.exchange.lookup_presented(verifier, key, asked.at).map(Bearer::Presented)
-            }
-            (Access::Protected { grant: Some(grant), .. }, _) => self.lookup(route, grant, key, asked.at)?,
-            _ => return Err(unserved().into()),
-        };
+        let found = self.lookup(route, way, key, asked.at)?;
         Ok(self.judged(found, asked.at).unwrap_or_else(|| Judged::Miss(Waiting::Theirs(presented, key))))
     }
 
@@ -155,7 +151,7 @@ impl Admission {
         let secret = own.current();
         let key = own.grant.key(&as_ourselves(&secret));
         count_credential(route, key, asked.at, standing)?;
-        let found = self.lookup(route, &own.grant, key, asked.at)?;
+        let found = self.lookup(route, Way::Mint(&own.grant), key, asked.at)?;
         Ok(self.judged(found, asked.at).unwrap_or(Judged::Miss(Waiting::Ours)))
     }
 
@@ -165,29 +161,36 @@ impl Admission {
         Some(Judged::Granted(bearer))
     }
 
-    fn lookup(&self, route: &Route, grant: &Arc<exchange::Grant>, key: KeyedHash, at: Instant) -> Result<Option<Bearer>, Denial> {
-        match self.exchange.lookup(grant, key, at) {
-            Lookup::Hit(granted) => Ok(Some(Bearer::Minted(granted))),
-            Lookup::Refused(error) => {
-                self.metrics.auth_hit.observe(at.elapsed().as_secs_f64());
-                Err(denial(route, &error))
-            }
-            Lookup::Miss => Ok(None),
-        }
+    fn lookup(&self, route: &Route, way: Way<'_>, key: KeyedHash, at: Instant) -> Result<Option<Bearer>, Denial> {
+        let found = match way {
+            Way::Mint(grant) => match self.exchange.lookup(grant, key, at) {
+                Lookup::Hit(granted) => Ok(Some(Bearer::Minted(granted))),
+                Lookup::Refused(error) => Err(error),
+                Lookup::Miss => Ok(None),
+            },
+            Way::Verify(verifier) => self.exchange.lookup_presented(verifier, key, at).map(|token| token.map(Bearer::Presented)),
+        };
+        found.map_err(|error| {
+            self.metrics.auth_hit.observe(at.elapsed().as_secs_f64());
+            denial(route, &error)
+        })
     }
 
     async fn wait(&self, route: &Route, waiting: Waiting<'_>, at: Instant) -> Result<Bearer, Denial> {
         let (outcome, duration) = match (&route.access, &waiting) {
-            (Access::Protected { verifier: Some(verifier), .. }, Waiting::Theirs(presented, key)) if presented.kind == Kind::Jwt => {
-                (self.exchange.verify(verifier, presented, *key).await.map(Bearer::Presented), &self.metrics.auth_jwt)
-            }
-            (Access::Protected { grant: Some(grant), .. }, Waiting::Theirs(presented, key)) => self.mint(grant, presented, *key).await,
             (Access::Own(own), Waiting::Ours) => {
                 let secret = own.current();
                 let presented = as_ourselves(&secret);
                 self.mint(&own.grant, &presented, own.grant.key(&presented)).await
             }
-            _ => return Err(unserved().into()),
+            (access, Waiting::Theirs(presented, key)) => match access.way(presented.kind).ok_or_else(unserved)? {
+                Way::Mint(grant) => self.mint(grant, presented, *key).await,
+                Way::Verify(verifier) => {
+                    let verified = self.exchange.verify(verifier, presented, *key).await;
+                    (verified.map(Bearer::Presented), &self.metrics.auth_jwt)
+                }
+            },
+            (_, Waiting::Ours) => return Err(unserved().into()),
         };
         duration.observe(at.elapsed().as_secs_f64());
         outcome.map_err(|error| denial(route, &error))

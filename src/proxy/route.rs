@@ -66,13 +66,32 @@ pub struct ResponseHeaders {
     pub remove: Vec<HeaderName>,
 }
 
-impl Route {
-    /// The name of a credential's entry in the cache; none where the route has nothing for its kind.
-    pub(super) fn key(&self, presented: &Presented<'_>) -> Option<KeyedHash> {
-        match &self.access {
-            Access::Protected { verifier, .. } if presented.kind == Kind::Jwt => verifier.as_ref().map(|verifier| verifier.key(presented)),
-            Access::Protected { grant, .. } => grant.as_ref().map(|grant| grant.key(presented)),
-            Access::Public | Access::Own(_) => None,
+/// What a credential is turned into a token by.
+#[derive(Clone, Copy)]
+pub(super) enum Way<'r> {
+    /// The token service mints one for it.
+    Mint(&'r Arc<Grant>),
+    /// It is a token itself, and is validated.
+    Verify(&'r Arc<Verifier>),
+}
+
+impl Access {
+    /// The way of a caller's credential of this kind; none where the route has nothing for it.
+    pub(super) fn way(&self, kind: Kind) -> Option<Way<'_>> {
+        match self {
+            Self::Protected { verifier, .. } if kind == Kind::Jwt => verifier.as_ref().map(Way::Verify),
+            Self::Protected { grant, .. } => grant.as_ref().map(Way::Mint),
+            Self::Public | Self::Own(_) => None,
+        }
+    }
+}
+
+impl Way<'_> {
+    /// The name of the credential's entry in the cache.
+    pub(super) fn key(self, presented: &Presented<'_>) -> KeyedHash {
+        match self {
+            Self::Mint(grant) => grant.key(presented),
+            Self::Verify(verifier) => verifier.key(presented),
         }
     }
 }

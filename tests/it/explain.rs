@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::jwt::{Signer, key_set};
+use crate::support::jwt::{Signer, in_seconds, key_set};
 
 fn folder(routes: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -115,6 +115,12 @@ fn a_jwt_is_checked_where_its_keys_are_at_hand() {
     assert!(
         ask(signer.token(&json!({ "sub": "alice", "aud": "x" }))).contains("401 invalid_token: The JWT is not accepted: its claim `aud`")
     );
+    assert!(
+        ask(signer.token(&json!({ "sub": "alice", "nbf": in_seconds(3600) })))
+            .contains("401 invalid_token: The JWT is not accepted: its claim `nbf`")
+    );
+    let unending = signer.sign(r#"{"alg":"ES256","kid":"k1"}"#, r#"{"sub":"alice","aud":"app"}"#);
+    assert!(ask(unending).contains("401 invalid_token: The JWT is not accepted: its claim `exp`"));
     assert!(ask(stranger.token(&json!({ "sub": "alice" }))).contains("401 invalid_token: The JWT is not accepted: its signature is wrong"));
 }
 

@@ -13,7 +13,7 @@ use crate::authorize::{Condition, Glob, Policy};
 use crate::claims::Path;
 use crate::config::Route;
 use crate::config::policy::{self, Algorithm, Expected, Jwt, RateLimitBy, Scalar, Told};
-use crate::exchange::{Exchange, Verifier};
+use crate::exchange::{Details as Checks, Exchange, Verifier};
 use crate::jwks::rules::Rules;
 use crate::jwks::source::Source;
 use crate::proxy::ResponseHeaders;
@@ -77,7 +77,13 @@ pub(super) fn verifier(
         None => (None, Rules::default()),
     };
     let details = details(section.validate.details_of_presented());
-    Ok(Some(Arc::new(exchange.verifier(name, signature, rules, details, services.get(&section.token.service)))))
+    let service = services.get(&section.token.service);
+    // Else nobody would vouch for a token.
+    let is_asked = details != Checks::Off;
+    if (is_asked && service.is_none()) || (!is_asked && signature.is_none()) {
+        return Err(unchecked(format!("nothing checks the JWTs of the route `{name}`")));
+    }
+    Ok(Some(Arc::new(exchange.verifier(name, signature, rules, details, service))))
 }
 
 /// What `validate.jwt` says of claims.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::{append, parse};
+use crate::config::closest;
 use crate::issuer::api_key::ApiKey;
 
 /// Why nothing was changed; the file is as it was.
@@ -77,9 +78,8 @@ pub fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
     change(path, |text, keys| {
         let Some(key) = keys.iter().find(|key| key.name == name) else {
             let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
-            let meant =
-                names.into_iter().max_by(|one, other| alike(one, name).total_cmp(&alike(other, name))).filter(|one| alike(one, name) > 0.7);
-            return Err(Error::Unknown { path: path.to_owned(), name: name.to_owned(), meant: meant.map(str::to_owned) });
+            let meant = closest(name, &names).map(str::to_owned);
+            return Err(Error::Unknown { path: path.to_owned(), name: name.to_owned(), meant });
         };
         if key.revoked {
             is_news = false;
@@ -88,10 +88,6 @@ pub fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
         super::revoke(text, name).ok_or_else(|| Error::NoPlace { path: path.to_owned(), what: "`revoked: true`" })
     })?;
     Ok(is_news)
-}
-
-fn alike(one: &str, other: &str) -> f64 {
-    strsim::jaro_winkler(one, other)
 }
 
 fn change(path: &Path, edit: impl FnOnce(&str, &[ApiKey]) -> Result<String, Error>) -> Result<(), Error> {

@@ -25,13 +25,23 @@ fn configure(directory: &TempDir, address: &str) {
     std::fs::write(directory.path().join("bearerd.yaml"), text).unwrap();
 }
 
+/// A process that ends with its test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A token service that is ready, and the line that said so.
-fn start(directory: &TempDir) -> (Child, String, BufReader<ChildStderr>) {
-    let mut child = bearerd(directory.path(), &["token-service"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+fn start(directory: &TempDir) -> (Running, String, BufReader<ChildStderr>) {
+    let mut running = Running(bearerd(directory.path(), &["token-service"]).stderr(Stdio::piped()).spawn().unwrap());
+    let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
-    (child, line, stderr)
+    (running, line, stderr)
 }
 
 #[test]
@@ -75,12 +85,12 @@ fn the_service_says_when_it_is_ready_and_ends_when_told_to() {
         configure(&directory, "127.0.0.1:0");
         run(&directory, &["keys", "new", "--name", "alice", "--keys-file", "keys.yaml"]);
         run(&directory, &["keys", "new", "--name", "bob", "--keys-file", "keys.yaml"]);
-        let (mut child, line, mut stderr) = start(&directory);
+        let (mut running, line, mut stderr) = start(&directory);
         assert!(line.starts_with("token service on http://127.0.0.1:") && line.ends_with(", 2 keys\n"), "{line}");
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &running.0.id().to_string()]).status().unwrap().success());
         let mut rest = String::new();
         stderr.read_to_string(&mut rest).unwrap();
-        assert_eq!((child.wait().unwrap().code(), rest.as_str()), (Some(0), ""));
+        assert_eq!((running.0.wait().unwrap().code(), rest.as_str()), (Some(0), ""));
     }
 }
 
@@ -162,7 +172,7 @@ fn every_token_is_audited_and_counted() {
     let directory = tempfile::tempdir().unwrap();
     configure(&directory, "127.0.0.1:0");
     let (_, key, _) = run(&directory, &["keys", "new", "--name", "alice", "--scopes", "A,B", "--keys-file", "keys.yaml"]);
-    let (mut child, line, mut stderr) = start(&directory);
+    let (_running, line, mut stderr) = start(&directory);
     let address = line.split("http://").nth(1).unwrap().split(',').next().unwrap().to_owned();
     let ask = |request: String| {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
@@ -178,7 +188,7 @@ fn every_token_is_audited_and_counted() {
     let mut audit = String::new();
     while !audit.contains("token made") {
         audit.clear();
-        stderr.read_line(&mut audit).unwrap();
+        assert!(stderr.read_line(&mut audit).unwrap() > 0, "it ended without a word of the token");
     }
     let said: serde_json::Value = serde_json::from_str(&audit).unwrap();
     assert_eq!(
@@ -197,6 +207,4 @@ fn every_token_is_audited_and_counted() {
     for text in [&audit, &shown] {
         assert!(!text.contains(token) && !text.contains(key.trim()));
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
 }

@@ -65,20 +65,30 @@ async fn an_outage_is_503_and_over_when_it_is_over() {
 async fn expired_and_wrong_typed_ones_are_not_even_asked_about() {
     let stage = Stage::with_routes(ALONE).await;
     let signer = Signer::new("any");
-    for claims in [json!({ "exp": in_seconds(-1) }), json!({ "exp": "soon" }), json!({ "nbf": in_seconds(3600) })] {
+    for claims in [
+        json!({ "exp": in_seconds(-1) }),
+        json!({ "exp": "soon" }),
+        json!({ "sub": 1 }),
+        json!({ "aud": { "a": 1 } }),
+        json!({ "nbf": in_seconds(3600) }),
+    ] {
         assert_eq!(ask(&stage, &signer.token(&claims)).await.problem(), "invalid_token", "{claims}");
     }
     assert_eq!(stage.service.calls(Operation::Details), 0);
 }
 
+/// A signer whose key is in a file, which goes with the folder, and what `validate` says to take its tokens.
+fn by_signature() -> (Signer, tempfile::TempDir, String) {
+    let (signer, folder) = (Signer::new("k1"), tempfile::tempdir().unwrap());
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, key_set(&[&signer])).unwrap();
+    (signer, folder, format!("jwt: {{ jwks_file: \"{}\", algorithms: [ES256] }}", file.display()))
+}
+
 /// With a signature, details are asked only where that is written.
 #[tokio::test]
 async fn beside_a_signature_details_are_asked_as_written() {
-    let signer = Signer::new("k1");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("keys.json");
-    std::fs::write(&file, key_set(&[&signer])).unwrap();
-    let jwt = format!("jwt: {{ jwks_file: \"{}\", algorithms: [ES256] }}", file.display());
+    let (signer, _folder, jwt) = by_signature();
     for (details, asked) in [("", 0), ("details: off, ", 0), ("details: on_mint, ", 1), ("details: 120s, ", 1)] {
         let stage = Stage::with_routes(&format!("  - {{ upstream: app, validate: {{ {details}{jwt} }} }}")).await;
         let token = signer.token(&json!({}));
@@ -94,15 +104,8 @@ async fn beside_a_signature_details_are_asked_as_written() {
 /// A JWT that was revoked through bearerd is dead here at once, though its signature is good and its verdict cached.
 #[tokio::test]
 async fn a_revoked_one_is_refused_at_once() {
-    let signer = Signer::new("k1");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("keys.json");
-    std::fs::write(&file, key_set(&[&signer])).unwrap();
-    let stage = Stage::with_routes(&format!(
-        "  - {{ token_api: default }}\n  - {{ upstream: app, validate: {{ jwt: {{ jwks_file: \"{}\", algorithms: [ES256] }} }} }}",
-        file.display()
-    ))
-    .await;
+    let (signer, _folder, jwt) = by_signature();
+    let stage = Stage::with_routes(&format!("  - {{ token_api: default }}\n  - {{ upstream: app, validate: {{ {jwt} }} }}")).await;
     let (token, other) = (signer.token(&json!({ "sub": "a" })), signer.token(&json!({ "sub": "b" })));
     assert_eq!((ask(&stage, &token).await.status, ask(&stage, &other).await.status), (200, 200));
     let body = json!({ "access_token": token }).to_string();

@@ -28,10 +28,11 @@ fn jwt(stand: &Stand, seconds: i64) -> String {
 async fn ask(stand: &Stand, verifier: &Arc<Verifier>, token: &str) -> (Result<(), Error>, bool) {
     let presented = Presented { kind: Kind::Jwt, value: Cow::Borrowed(token) };
     let key = verifier.key(&presented);
-    if stand.exchange.lookup_presented(verifier, key, time::Instant::now().into_std()).is_some() {
-        return (Ok(()), true);
+    match stand.exchange.lookup_presented(verifier, key, time::Instant::now().into_std()) {
+        Ok(Some(_)) => (Ok(()), true),
+        Ok(None) => (stand.exchange.verify(verifier, &presented, key).await.map(drop), false),
+        Err(error) => (Err(error), true),
     }
-    (stand.exchange.verify(verifier, &presented, key).await.map(drop), false)
 }
 
 #[tokio::test(start_paused = true)]
