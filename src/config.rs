@@ -71,6 +71,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether requests go on from no listener: then routes need nowhere to go.
+    pub fn only_decides(&self) -> bool {
+        !self.listeners.is_empty() && self.listeners.iter().all(|listener| listener.mode == listener::Mode::Decision)
+    }
+
     /// The token services that run in this process, by name.
     pub fn embedded(&self) -> impl Iterator<Item = (&str, &token_service::Embedded)> {
         self.token_services.iter().filter_map(|(name, service)| match service {

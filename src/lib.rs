@@ -9,6 +9,7 @@
 //!    over HTTP, or the [`issuer`] in this process. What comes back is a [`token`], used only while our [`clock`] says that it is valid.
 //!    Behind requests it renews what is in use, checks it, and revokes what must die. Routes of [`token_api`] show it as a token service itself.
 //! 5. [`proxy::inject`] takes out what the caller must not send on, and puts the token in.
+//!    For a proxy that is already there, [`decision`] reads what that one was asked for, and nothing goes on from here.
 //! 6. Whatever goes wrong becomes a row of the table in [`refusal`].
 //!
 //! Around it: [`config`] is what the operator writes, [`app`] builds everything from it and ends it in order, [`admin`] shows probes and metrics
@@ -24,6 +25,7 @@ pub mod claims;
 pub mod template;
 pub mod path_regex;
 pub mod rate_limit;
+pub mod decision;
 pub mod token_api;
 pub mod exchange;
 pub mod token_service;

@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod budget;
 mod connection;
+mod decide;
 pub mod inject;
 pub mod limits;
 mod request;
@@ -19,13 +20,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::header::HOST;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
 
-use crate::authorize::Circumstances;
+use crate::authorize::{Circumstances, Rendered};
 use crate::exchange::Exchange;
 use crate::rate_limit::Standing;
 use crate::refusal::{Reason, Refusal};
@@ -34,7 +35,7 @@ use crate::telemetry::logs::Access as AccessLine;
 use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
 
 use admission::{Admission, Asked, Bearer};
-use connection::Connection;
+use connection::{Connection, Mode};
 use inject::{Facts, Managed};
 
 pub use route::{Access, Action, ResponseHeaders, Route};
@@ -78,6 +79,8 @@ pub struct Context {
     request_id: Option<HeaderValue>,
     /// The route's place in [`Proxy::routes`].
     route: Option<usize>,
+    /// What another proxy was asked for, where this is its question: method and path.
+    asked_for: Option<Box<(Method, String)>>,
     bearer: Option<Bearer>,
     /// Where the caller stands with the route's rate limit.
     standing: Option<Standing>,
@@ -149,6 +152,7 @@ impl ProxyHttp for Proxy {
             started: Instant::now(),
             request_id: None,
             route: None,
+            asked_for: None,
             bearer: None,
             standing: None,
             refusal: None,
@@ -169,6 +173,10 @@ impl ProxyHttp for Proxy {
         };
         connection.serve_request();
         ctx.request_id = Some(request_id::of(session.req_header()));
+        if let Mode::Decision(deciding) = connection.mode {
+            let connection = Arc::clone(connection);
+            return self.decide(session, ctx, &connection, deciding).await.map(|()| true);
+        }
         if let Err(refusal) = self.admit(session, ctx, connection).await {
             self.refuse(session, ctx, &refusal).await?;
             return Ok(true);
@@ -224,10 +232,7 @@ impl ProxyHttp for Proxy {
             return inject::pass_on(request, host);
         }
         let token = ctx.bearer.as_ref().map(Bearer::token);
-        let told = match token.filter(|_| !route.policy.is_same_for_all()) {
-            Some(token) => &token.judged_by(&route.policy).headers,
-            None => route.policy.without_token(),
-        };
+        let told = told(route, ctx.bearer.as_ref());
         let facts = Facts { caller: &connection.caller, request_id, token, told, host, version: session.req_header().version };
         inject::apply(request, &self.managed, &route.removed, &facts)?;
         let Err(over) = budget::check(session.req_header(), request, upstream) else { return Ok(()) };
@@ -332,6 +337,14 @@ impl ProxyHttp for Proxy {
 
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// What the upstream is told of whoever holds this token.
+fn told<'t>(route: &'t Route, bearer: Option<&'t Bearer>) -> &'t [(&'static str, Rendered)] {
+    match bearer.filter(|_| !route.policy.is_same_for_all()) {
+        Some(bearer) => &bearer.token().judged_by(&route.policy).headers,
+        None => route.policy.without_token(),
+    }
+}
+
 impl Proxy {
     /// What the route changes in its upstream's answer.
     fn edit(&self, session: &Session, response: &mut ResponseHeader, ctx: &Context) -> pingora::Result<()> {
@@ -361,12 +374,16 @@ impl Proxy {
 
     fn log(&self, session: &Session, ctx: &Context, status: u16, elapsed: Duration) {
         let request = session.req_header();
+        let (method, path) = match ctx.asked_for.as_deref() {
+            Some((method, path)) => (method.as_str(), path.as_str()),
+            None => (request.method.as_str(), request.uri.path()),
+        };
         AccessLine {
             request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             peer: Connection::of(session.digest()).map(|connection| connection.caller.address),
-            method: request.method.as_str(),
+            method,
             // Without the query: credentials travel there.
-            path: request.uri.path(),
+            path,
             route: self.route(ctx).map_or("", |route| &route.name),
             status,
             reason: ctx.reason.map_or("", Reason::as_str),

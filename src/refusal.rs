@@ -9,6 +9,9 @@ use serde_json::json;
 /// The header that every 401 must have (RFC 9110 section 11.6.1).
 pub const CHALLENGE: &str = "WWW-Authenticate";
 
+/// The challenge without an error code (RFC 6750 section 3.1).
+const CHALLENGE_ALONE: &str = r#"Bearer realm="bearerd""#;
+
 /// Why a request was not served. The word is the same in bodies, metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -118,7 +121,7 @@ impl Reason {
     /// The challenge that goes with it (RFC 9110 section 11.6.1, RFC 6750 section 3); no error code where no credential came.
     const fn challenge(self) -> Option<&'static str> {
         match self {
-            Self::MissingCredential => Some(r#"Bearer realm="bearerd""#),
+            Self::MissingCredential => Some(CHALLENGE_ALONE),
             Self::InvalidCredential => Some(r#"Bearer realm="bearerd", error="invalid_request""#),
             Self::Denied | Self::InvalidToken => Some(r#"Bearer realm="bearerd", error="invalid_token""#),
             Self::InsufficientScope => Some(r#"Bearer realm="bearerd", error="insufficient_scope""#),
@@ -150,6 +153,8 @@ impl Reason {
 pub struct Refusal {
     /// The row of the table.
     pub reason: Reason,
+    /// The status, where it is not the reason's own.
+    status: Option<StatusCode>,
     /// What is wrong and what to do, for a person. Holds no secret.
     pub detail: Cow<'static, str>,
     /// `Retry-After`, rounded up to whole seconds.
@@ -161,7 +166,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that says `detail`.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, more: Vec::new() }
+        Self { reason, status: None, detail: detail.into(), retry_after: None, more: Vec::new() }
     }
 
     /// The same, with a time after which it is worth to try again.
@@ -169,6 +174,18 @@ impl Refusal {
     pub fn retry_after(mut self, span: Duration) -> Self {
         self.retry_after = Some(span);
         self
+    }
+
+    /// The same with another status than the reason's own, for callers that know few.
+    #[must_use]
+    pub const fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The status that the caller gets.
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| self.reason.status())
     }
 
     /// The same with one more header.
@@ -184,7 +201,12 @@ impl Refusal {
             ("Content-Type", HeaderValue::from_static("application/problem+json")),
             ("Cache-Control", HeaderValue::from_static("no-store")),
         ];
-        if let Some(challenge) = self.reason.challenge().filter(|_| !self.more.iter().any(|(name, _)| *name == CHALLENGE)) {
+        let challenge = if self.status() == StatusCode::UNAUTHORIZED {
+            self.reason.challenge().or(Some(CHALLENGE_ALONE))
+        } else {
+            self.reason.challenge()
+        };
+        if let Some(challenge) = challenge.filter(|_| !self.more.iter().any(|(name, _)| *name == CHALLENGE)) {
             headers.push((CHALLENGE, HeaderValue::from_static(challenge)));
         }
         headers.extend(self.more.iter().cloned());
@@ -196,11 +218,11 @@ impl Refusal {
 
     /// The problem body.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
-        let (word, status, title) = self.reason.row();
+        let (word, _, title) = self.reason.row();
         json!({
             "type": format!("urn:bearerd:problem:{word}"),
             "title": title,
-            "status": status.as_u16(),
+            "status": self.status().as_u16(),
             "detail": self.detail,
             "request_id": request_id,
         })

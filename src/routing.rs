@@ -189,6 +189,11 @@ impl Head {
 }
 
 impl Table {
+    /// Whether the method of a request makes a difference.
+    pub fn reads_methods(&self) -> bool {
+        self.conditions.iter().any(|conditions| !conditions.methods.is_empty())
+    }
+
     /// The routes, by their conditions.
     pub fn new(conditions: Vec<Conditions>) -> Self {
         let heads = conditions.iter().map(|route| Head::of(&route.path)).collect();

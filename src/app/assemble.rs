@@ -13,15 +13,18 @@ use tokio::runtime::Handle;
 
 use super::Error;
 use crate::clock::Clock;
+use crate::config::listener::{DecisionRequest, DecisionStatus};
 use crate::config::route::{
     ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, Mounted, OnMultiple, OnRevoke as RevokeAs, OnUpstream401, Placed,
 };
 use crate::config::{self, Config};
 use crate::credential::Source;
+use crate::decision::{Deciding, Statuses, ToldIn};
 use crate::exchange::ledger::{Contents, Keys, Ledger};
 use crate::exchange::{Bounds, Capacity, Details as Checks, Exchange, Grant, HashKeys, Keep, OwnKey, Service, Sink, Terms};
 use crate::issuer::Issuer;
 use crate::mounted::MountedKey;
+use crate::proxy::accept::Mode;
 use crate::proxy::inject::Managed;
 use crate::proxy::upstream::{HostPolicy, Timeouts, Upstream};
 use crate::proxy::{Access, Action, Proxy, Route};
@@ -146,7 +149,7 @@ pub(super) fn proxy(
         let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
         let route = Route {
             access: access(section, &name, exchange, services, own_keys, key_sources)?,
-            action: action(section, &name, exchange, services, upstreams)?,
+            action: action(config, section, &name, exchange, services, upstreams)?,
             renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
             enforce: section.enforce,
             rate_limit: policy::rate_limit(section),
@@ -166,6 +169,24 @@ pub(super) fn proxy(
         Arc::clone(metrics),
         config.logging.access,
     ))
+}
+
+/// What becomes of a listener's requests.
+pub(super) const fn mode(listener: &config::Listener) -> Mode {
+    let told_in = match listener.decision_request {
+        DecisionRequest::Auto => ToldIn::Anywhere,
+        DecisionRequest::XOriginal => ToldIn::XOriginal,
+        DecisionRequest::XForwarded => ToldIn::XForwarded,
+        DecisionRequest::Target => ToldIn::Target,
+    };
+    let statuses = match listener.decision_status {
+        DecisionStatus::Exact => Statuses::Exact,
+        DecisionStatus::Nginx => Statuses::Nginx,
+    };
+    match listener.mode {
+        config::listener::Mode::Proxy => Mode::Proxy,
+        config::listener::Mode::Decision => Mode::Decision(Deciding { told_in, statuses }),
+    }
 }
 
 /// What no request may carry on, whatever its route.
@@ -327,6 +348,7 @@ pub(super) fn sinks(
 }
 
 fn action(
+    config: &Config,
     section: &config::Route,
     name: &str,
     exchange: &Arc<Exchange>,
@@ -351,6 +373,7 @@ fn action(
         (Some(name), None, None) => {
             upstreams.get(name).cloned().map(Action::Forward).ok_or_else(|| unchecked(format!("there is no upstream `{name}`")))
         }
+        (None, None, None) if config.only_decides() => Ok(Action::Elsewhere),
         (None, Some(respond), None) => StatusCode::from_u16(respond.status).map(Action::Respond).map_err(unchecked),
         _ => Err(unchecked("a route needs one of `upstream`, `token_api` and `respond`")),
     }

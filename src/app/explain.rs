@@ -66,7 +66,7 @@ impl Explanation {
     }
 
     fn answer(&mut self, refusal: &Refusal) {
-        let status = refusal.reason.status();
+        let status = refusal.status();
         self.line("answer", format!("{} {}: {}", status.as_u16(), refusal.reason.as_str(), refusal.detail));
         for (name, value) in refusal.headers().iter().filter(|(name, _)| !matches!(*name, "Content-Type" | "Cache-Control")) {
             self.line("", format!("{name}: {}", value.to_str().unwrap_or_default()));
@@ -98,7 +98,7 @@ impl Explanation {
         match outcome {
             Err(refusal) if !route.enforce => {
                 let reason = refusal.reason.as_str();
-                self.line("shadow", format!("would be refused ({} {reason}), but `enforce` is false", refusal.reason.status().as_u16()));
+                self.line("shadow", format!("would be refused ({} {reason}), but `enforce` is false", refusal.status().as_u16()));
                 self.line("answer", "what the upstream answers to the request exactly as it came");
                 Ok(Ok(()))
             }
@@ -296,7 +296,7 @@ fn sent(config: &Config, route: &Route, name: &str, asked: &Asked, judgement: Op
     let token = Token::parse(&Secret::from("token"), Clock::system().reading(), lifetimes).map_err(unchecked)?;
     let caller = Caller::new(
         asked.peer,
-        config.listeners.first().is_some_and(|listener| listener.trusted_peers.iter().any(|net| net.contains(&asked.peer))),
+        config.listeners.first().is_some_and(|listener| listener.trusted().iter().any(|net| net.contains(&asked.peer))),
     );
     let request_id = HeaderValue::from_static("<its id>");
     let facts = Facts {

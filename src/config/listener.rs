@@ -1,6 +1,6 @@
 //! Where bearerd listens: for callers, for the operator, for Prometheus.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,18 +17,79 @@ pub struct Listener {
     /// `host:port` with a numeric host; port 0 lets the system choose.
     #[schemars(with = "String", extend("format" = "socket-address"))]
     pub address: SocketAddr,
-    /// Peers (addresses or CIDR networks) whose `X-Forwarded-*` headers are kept. Default: none.
-    #[schemars(with = "Vec<String>", extend("items" = { "type": "string", "format": "network" }))]
+    /// Whether requests go on from here, or are only decided on for another proxy.
+    pub mode: Mode,
+    /// Peers (addresses or CIDR networks) whose word on who called and for what counts. Default: none; with `mode: decision`, loopback.
+    #[schemars(with = "Option<Vec<String>>", extend("items" = { "type": "string", "format": "network" }))]
     #[serde(deserialize_with = "networks")]
-    pub trusted_peers: Vec<IpNet>,
+    pub trusted_peers: Option<Vec<IpNet>>,
+    /// The statuses that decisions have.
+    pub decision_status: DecisionStatus,
+    /// Where a proxy that asks for a decision says what it was itself asked for.
+    pub decision_request: DecisionRequest,
     /// What a caller may take.
     pub limits: Limits,
 }
 
 impl Default for Listener {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 8080)), trusted_peers: Vec::new(), limits: Limits::default() }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            mode: Mode::default(),
+            trusted_peers: None,
+            decision_status: DecisionStatus::default(),
+            decision_request: DecisionRequest::default(),
+            limits: Limits::default(),
+        }
     }
+}
+
+impl Listener {
+    /// Whose word counts here: what is configured, or the default of the mode.
+    pub fn trusted(&self) -> Vec<IpNet> {
+        match (&self.trusted_peers, self.mode) {
+            (Some(written), _) => written.clone(),
+            (None, Mode::Proxy) => Vec::new(),
+            (None, Mode::Decision) => [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(IpNet::from).to_vec(),
+        }
+    }
+}
+
+/// What a listener does with requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They go on to their route's upstream.
+    #[default]
+    Proxy,
+    /// A proxy that is already there asks whether one may go on: nginx `auth_request`, Envoy `ext_authz` over HTTP, Traefik and Caddy forward auth.
+    Decision,
+}
+
+/// The statuses that decisions have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionStatus {
+    /// Those that callers of the proxy itself get.
+    #[default]
+    Exact,
+    /// Only those that nginx passes on: 400 becomes 401, other refusals 403; outages stay 5xx. `X-Bearerd-Reason` says what it was.
+    Nginx,
+}
+
+/// Where a proxy that asks for a decision says what it was itself asked for. Only what trusted peers say counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionRequest {
+    /// In whichever of the others is there; where two are and differ, the request is refused.
+    #[default]
+    Auto,
+    /// In `X-Original-URI` or `X-Original-URL`, with `X-Original-Method` and `X-Original-Host`: nginx, as it is usually set up.
+    XOriginal,
+    /// In `X-Forwarded-Uri`, `X-Forwarded-Method` and `X-Forwarded-Host`: Traefik and Caddy.
+    XForwarded,
+    /// In its own request line and `Host`: Envoy.
+    Target,
 }
 
 /// Reads an address or a CIDR network; a bare address is the network of it alone.
@@ -41,8 +102,9 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("`{text}` is not a network: write an address or a CIDR range, as `10.0.0.7` or `10.0.0.0/8`"))
 }
 
-fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse_network(text).map_err(serde::de::Error::custom)).collect()
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
+    let Some(texts) = Option::<Vec<String>>::deserialize(deserializer)? else { return Ok(None) };
+    texts.iter().map(|text| parse_network(text).map_err(serde::de::Error::custom)).collect::<Result<_, _>>().map(Some)
 }
 
 /// Bounds on what a caller may send and hold open.

@@ -169,7 +169,7 @@ workers: 3
         assert!(matches!(&route.credentials()[1], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Query(name))) if name == "k"));
         assert!(matches!(&route.credentials()[2], CredentialSource::Placed(Placed::ApiKey(ApiKeyPlace::Header(name))) if name == "X-K"));
         assert_eq!(config.routes[1].name.as_deref(), Some("route-2"));
-        assert_eq!(config.listeners[0].trusted_peers[0].to_string(), "10.0.0.1/32");
+        assert_eq!(config.listeners[0].trusted()[0].to_string(), "10.0.0.1/32");
         assert_eq!(config.listeners[0].limits.header_bytes.0, 2048);
         assert_eq!(config.workers.count(), 3);
     }

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time;
 
 use super::Proxy;
+pub use super::connection::Mode;
 use super::connection::{Connection, Idle};
 use super::inject::Caller;
 use super::limits::{Limits, Seats};
@@ -36,6 +37,8 @@ const IDLE_GRACE: Duration = Duration::from_millis(500);
 pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
+    /// What becomes of its requests.
+    pub mode: Mode,
     /// What its callers may take.
     pub limits: Limits,
     /// What serves them.
@@ -46,8 +49,8 @@ impl Listener {
     /// Accepts until `stop`, and what the kernel has accepted by then; later callers are refused, while the others are still served. `draining` makes
     /// answers say `Connection: close`.
     pub async fn run(self, connections: Arc<Connections>, draining: ShutdownWatch, mut stop: ShutdownWatch) {
-        let Self { socket, limits, app } = self;
-        let door = Arc::new(Door { limits, app, seats: Arc::default(), connections, draining });
+        let Self { socket, mode, limits, app } = self;
+        let door = Arc::new(Door { mode, limits, app, seats: Arc::default(), connections, draining });
         loop {
             tokio::select! {
                 biased;
@@ -69,6 +72,7 @@ impl Listener {
 
 /// What a listener's connections share. Not the socket: it closes while they are still served.
 struct Door {
+    mode: Mode,
     limits: Limits,
     app: Arc<HttpProxy<Proxy>>,
     seats: Arc<Seats>,
@@ -107,7 +111,7 @@ impl Door {
         let _ = tcp.set_nodelay(true);
         let trusted = limits.trusted_peers.iter().any(|network| network.contains(&peer));
         let idle = Idle::new(Arc::clone(&connections.ticks), ticks(limits.idle_timeout));
-        let connection = Arc::new(Connection::new(Caller::new(peer, trusted), limits, idle, self.draining.clone(), admission));
+        let connection = Arc::new(Connection::new(Caller::new(peer, trusted), self.mode, limits, idle, self.draining.clone(), admission));
         match CallerStream::new(tcp, Arc::clone(&connection), limits.header_timeout) {
             Ok(stream) => connections.spawn(connection.clone(), Arc::clone(self).serve(stream, connection, self.draining.clone())),
             Err(error) => tracing::error!(%error, "a connection could not be set up"),

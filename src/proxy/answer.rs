@@ -37,7 +37,7 @@ pub(super) async fn problem(session: &mut Session, refusal: &Refusal, request_id
         session.set_keepalive(None);
     }
     let body = Bytes::from(refusal.body(request_id.and_then(|id| id.to_str().ok()).unwrap_or_default()));
-    let mut header = ResponseHeader::build(refusal.reason.status(), Some(8))?;
+    let mut header = ResponseHeader::build(refusal.status(), Some(8))?;
     for (name, value) in refusal.headers() {
         header.insert_header(name, value)?;
     }

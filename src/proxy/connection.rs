@@ -8,6 +8,7 @@ use pingora::server::ShutdownWatch;
 
 use super::inject::Caller;
 use super::limits::{Admission, Limits};
+use crate::decision::Deciding;
 
 /// Where a connection stands between requests and within one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +26,22 @@ enum Phase {
     Closing,
 }
 
+/// What becomes of a listener's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They go on to an upstream.
+    Proxy,
+    /// They are decided on, for another proxy.
+    Decision(Deciding),
+}
+
 /// What bearerd knows of a connection; shared between its stream and its requests.
 #[derive(Debug)]
 pub struct Connection {
     /// Who calls.
     pub caller: Caller,
+    /// What becomes of its requests.
+    pub mode: Mode,
     /// Most bytes of a header section.
     pub header_bytes: usize,
     /// Most lines of a header section.
@@ -70,9 +82,10 @@ impl Idle {
 }
 
 impl Connection {
-    pub(super) fn new(caller: Caller, limits: &Limits, idle: Idle, draining: ShutdownWatch, admission: Admission) -> Self {
+    pub(super) fn new(caller: Caller, mode: Mode, limits: &Limits, idle: Idle, draining: ShutdownWatch, admission: Admission) -> Self {
         Self {
             caller,
+            mode,
             header_bytes: limits.header_bytes,
             headers: limits.headers,
             phase: AtomicU8::new(Phase::Idle as u8),

@@ -48,6 +48,11 @@ impl Names {
         }
     }
 
+    /// The names, in lower case with dashes.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().filter_map(|name| str::from_utf8(name).ok())
+    }
+
     /// Whether a backend may take `name` for one of these.
     pub fn contains(&self, name: &str) -> bool {
         self.lengths & length_bit(name.len()) != 0
@@ -104,6 +109,18 @@ impl Managed {
             Source::SessionToken => self.session_token = true,
             Source::Jwt => self.jwt = true,
         }
+    }
+
+    /// What must not go on with this request where another proxy sends it on: names that callers may not say, and those of a route, each as it is
+    /// known and as the caller spells it. What every proxy writes anew itself is not among them.
+    pub fn doomed<'n>(&'n self, removed: &'n Names, headers: &'n HeaderMap) -> impl Iterator<Item = &'n str> {
+        let by_every_proxy =
+            |name: &&str| !(FORWARDED.contains(name) || HOP_BY_HOP.contains(name) || name.eq_ignore_ascii_case(REQUEST_ID));
+        let known = |name: &str| self.headers.iter().chain(removed.iter()).any(|other| other == name);
+        let spelled = headers.keys().map(HeaderName::as_str).filter(|name| self.headers.contains(name) || removed.contains(name));
+        let credential = headers.get_all(AUTHORIZATION).iter().any(|value| self.is_credential(value)).then_some("authorization");
+        let all = self.headers.iter().chain(removed.iter()).chain(spelled.filter(move |name| !known(name))).chain(credential);
+        all.filter(by_every_proxy)
     }
 
     /// Whether an `Authorization` on a public route parses as a credential that some route takes. A list of several is looked through.

@@ -102,6 +102,8 @@ pub enum Action {
     Forward(Arc<Upstream>),
     /// A fixed answer without a body.
     Respond(StatusCode),
+    /// Another proxy, which only asks for a decision.
+    Elsewhere,
     /// The token service's own endpoints; they judge credentials themselves.
     TokenApi(Box<TokenApi>),
 }

@@ -102,7 +102,7 @@ fn last_answer(refusal: &Refusal) -> String {
     let body = String::from_utf8_lossy(&refusal.body(request_id.to_str().unwrap_or_default())).into_owned();
     let headers: String =
         refusal.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default())).collect();
-    let status = refusal.reason.status();
+    let status = refusal.status();
     format!(
         "HTTP/1.1 {} {}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         status.as_str(),

@@ -4,6 +4,7 @@
 
 mod bodies;
 mod check;
+mod decision;
 mod demo;
 mod drain;
 mod endurance;

@@ -1,12 +1,11 @@
 //! The published Python SDK, libiap 0.3.0, against `bearerd token-service`.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::thread;
 
 use crate::bearerd::Bearerd;
+use crate::mirror::mirror;
 
 fn bearerd() -> Command {
     Command::new(env!("CARGO_BIN_EXE_bearerd"))
@@ -112,22 +111,6 @@ fn published(service: &TokenService) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text.split_once("\r\n\r\n").unwrap().1.to_owned()
-}
-
-/// An upstream that answers each request, one a connection, with its header lines as a JSON list.
-fn mirror() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let lines: Vec<String> = stream.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
-            let body = serde_json::to_string(&lines).unwrap();
-            let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close", body.len());
-            write!(stream.get_mut(), "HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").unwrap();
-        }
-    });
-    address
 }
 
 #[test]

@@ -5,4 +5,6 @@
 mod bearerd;
 mod kubernetes;
 mod libiap;
+mod mirror;
 mod promtool;
+mod proxies;

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use super::{Report, at_least, headers};
+use crate::config::Config;
 use crate::config::diagnostic::quoted;
 use crate::config::place::KeyPath;
 use crate::config::policy::{Jwt, RateLimitBy};
 use crate::config::route::{Auth, Details, Route};
 
 /// Checks it.
-pub fn check(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+pub fn check(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     jwt(route, path, report);
     require(route, path, report);
     rate_limit(route, path, report);
-    shadow(route, path, report);
+    shadow(config, route, path, report);
 }
 
 fn jwt(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
@@ -84,8 +85,8 @@ fn rate_limit(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     }
 }
 
-fn shadow(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
-    if !route.enforce && route.upstream.is_none() {
+fn shadow(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+    if !route.enforce && route.upstream.is_none() && !config.only_decides() {
         let message = "`enforce: false` does nothing without an `upstream`";
         report.mistaken_key(&path.key("enforce"), message, "remove it".to_owned());
     } else if !route.enforce {

@@ -19,12 +19,12 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
     names(config, report);
     for (index, route) in config.routes.iter().enumerate() {
         let path = routes.item(index);
-        target(route, &path, report);
+        target(config, route, &path, report);
         token_service(route, &path, report);
         matching(&route.matches, &path.key("match"), report);
         credentials::check(route, &path.key("credentials"), report);
         headers::check(route, &path.key("headers"), report);
-        policy::check(route, &path, report);
+        policy::check(config, route, &path, report);
         lifetimes(route, &path, report);
     }
     unreachable(config, report);
@@ -52,8 +52,9 @@ fn names(config: &Config, report: &mut Report<'_>) {
     }
 }
 
-fn target(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+fn target(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     match (&route.upstream, route.respond, &route.token_api) {
+        (None, None, None) if config.only_decides() => {}
         (None, None, None) => report.mistaken_key(
             path,
             "the route has nowhere to go",

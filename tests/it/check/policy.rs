@@ -190,3 +190,12 @@ fn a_route_for_jwts_alone_needs_no_token_service() {
     let output = check(text, &[]);
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
 }
+
+#[test]
+fn a_listener_that_only_decides_needs_no_upstream_and_others_have_no_say_in_decisions() {
+    let deciding = "listeners: [{ address: 127.0.0.1:0, mode: decision }]\ntoken_services:\n  default: { kind: iap, url: \"https://tokens.example.com\" }\nroutes: [{}]\n";
+    assert_eq!(super::check(deciding, &[]).status.code(), Some(0), "{}", super::stderr(&super::check(deciding, &[])));
+    let mixed = deciding.replace("mode: decision }", "mode: decision }, { address: 127.0.0.1:1, decision_status: nginx }");
+    let told = super::stderr(&super::check(&mixed, &[]));
+    assert!(told.contains("the route has nowhere to go") && told.contains("add `mode: decision`, or remove it"), "{told}");
+}

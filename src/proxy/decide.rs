@@ -1,0 +1,96 @@
+//! Requests to a decision listener: the same steps as for a request that goes on, but the answer is the decision.
+
+use http::{HeaderValue, StatusCode};
+use pingora::proxy::Session;
+
+use super::admission::{Asked, Bearer};
+use super::connection::Connection;
+use super::{Action, Context, Proxy, answer, request};
+use crate::authorize::Circumstances;
+use crate::decision::{self, Deciding, Original, Question};
+use crate::refusal::{Reason, Refusal};
+use crate::routing::Target;
+
+impl Proxy {
+    /// Answers whether the request that the peer tells of may go on, and as whom.
+    pub(super) async fn decide(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        connection: &Connection,
+        deciding: Deciding,
+    ) -> pingora::Result<()> {
+        match self.verdict(session, ctx, connection, deciding).await {
+            Ok((status, headers)) => answer::empty(session, status, headers).await,
+            Err(refusal) => self.refuse(session, ctx, &deciding.statuses.put(refusal)).await,
+        }
+    }
+
+    async fn verdict(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+        connection: &Connection,
+        deciding: Deciding,
+    ) -> Result<(StatusCode, Vec<(&'static str, HeaderValue)>), Refusal> {
+        let asking = request::checked(session, connection)?;
+        let header = session.req_header();
+        let question = Question {
+            method: asking.method,
+            uri: &header.uri,
+            authority: asking.authority,
+            headers: asking.headers,
+            trusted: connection.caller.trusted,
+        };
+        let Original { method, authority, path, query } = question.original(deciding.told_in)?;
+        if method.is_none() && self.table.reads_methods() {
+            let detail = "Routes here differ by method: the proxy that asks must set `X-Original-Method` or `X-Forwarded-Method`.";
+            return Err(Refusal::new(Reason::BadRequest, detail));
+        }
+        let method = method.unwrap_or_else(|| asking.method.clone());
+        ctx.asked_for = Some(Box::new((method.clone(), path.to_owned())));
+        let place = self.table.find(&Target { authority, method: &method, path, headers: asking.headers })?;
+        ctx.route = Some(place);
+        let route = &self.routes[place];
+        if let Action::TokenApi(_) = route.action {
+            return Err(Refusal::new(Reason::NoRoute, "The token API is not behind the proxy that asks."));
+        }
+        let asked = Asked { headers: asking.headers, query, caller: &connection.caller, at: ctx.started };
+        if route.enforce {
+            let decided = self.admission.decide(route, &asked, &mut ctx.standing).await;
+            ctx.bearer = decided.map_err(|denial| {
+                ctx.cause = denial.cause;
+                denial.refusal
+            })?;
+        } else {
+            self.admission.observe(route, &asked);
+        }
+        let status = match route.action {
+            Action::Respond(status) => status,
+            _ => StatusCode::OK,
+        };
+        Ok((status, self.granted(session, ctx, connection)))
+    }
+
+    /// What goes on in place of the caller's headers, and which of those must not.
+    fn granted(&self, session: &Session, ctx: &Context, connection: &Connection) -> Vec<(&'static str, HeaderValue)> {
+        let mut headers = Vec::with_capacity(8);
+        headers.push(("Cache-Control", HeaderValue::from_static("no-store")));
+        let (Some(route), Some(request_id)) = (self.route(ctx), &ctx.request_id) else { return headers };
+        if !route.enforce {
+            return headers;
+        }
+        if let Some(token) = ctx.bearer.as_ref().map(Bearer::token) {
+            headers.push(("Authorization", token.authorization().clone()));
+        }
+        let circumstances = Circumstances { peer: &connection.caller.header, request_id };
+        let told = super::told(route, ctx.bearer.as_ref());
+        headers.extend(told.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
+        let doomed = self.managed.doomed(&route.removed, &session.req_header().headers);
+        headers.extend(decision::removal(doomed, &headers).map(|names| (decision::REMOVE, names)));
+        if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.standing) {
+            headers.extend(limit.headers(standing));
+        }
+        headers
+    }
+}
