@@ -97,9 +97,16 @@ fn warm_path(criterion: &mut Criterion) {
 
     let mut managed = Managed::new();
     sources.iter().for_each(|source| managed.add_source(source));
-    let (caller, request_id) = (Caller::new(Ipv4Addr::LOCALHOST.into(), false), HeaderValue::from_static("0123456789abcdef"));
-    let facts =
-        Facts { caller: &caller, request_id: &request_id, token: Some(granted.token()), told: &[], host: None, version: Version::HTTP_11 };
+    let (caller, request_id) = (Caller::new(Ipv4Addr::LOCALHOST.into(), false, false), HeaderValue::from_static("0123456789abcdef"));
+    let facts = Facts {
+        caller: &caller,
+        request_id: &request_id,
+        token: Some(granted.token()),
+        told: &[],
+        host: None,
+        certificate: None,
+        version: Version::HTTP_11,
+    };
     criterion.bench_function("inject", |bench| {
         bench.iter_batched(
             request,

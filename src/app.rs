@@ -26,16 +26,17 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::exchange::ledger::{KeyError, OpenError};
 use crate::exchange::{Exchange, Sink};
-use crate::http_client::trust;
 use crate::http_server;
 use crate::issuer::{self, Issuer};
 use crate::jwks::source;
 use crate::mounted;
-use crate::proxy::accept::{Connections, Listener};
+use crate::proxy::accept::{Connections, Listener, Transport};
 use crate::proxy::limits::Limits;
 use crate::proxy::{Proxy, upstream};
 use crate::secret::Secret;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::tls::client as trust;
+use crate::tls::server::Listening;
 use crate::token_service::iap;
 
 /// Why bearerd cannot start. Each says what to change, and its cause itself: there is no chain of sources to print.
@@ -89,6 +90,14 @@ pub enum Error {
         /// Why.
         cause: trust::Error,
     },
+    /// A TLS file cannot be used.
+    #[error("`{key}`: {cause}")]
+    Tls {
+        /// The section.
+        key: String,
+        /// Why.
+        cause: crate::tls::files::Error,
+    },
     /// A key set's file cannot be used.
     #[error(transparent)]
     KeySetFile(#[from] source::Error),
@@ -131,6 +140,7 @@ impl Error {
                 | Self::Issuer { .. }
                 | Self::KeySet { .. }
                 | Self::KeySetFile(_)
+                | Self::Tls { .. }
                 | Self::Mounted(_)
                 | Self::Upstream(_)
                 | Self::Unchecked(_)
@@ -273,7 +283,7 @@ impl App {
             None => (None, assemble::passing_keys()?),
         };
         let exchange = assemble::exchange(&config.cache, hash_keys, clock.clone(), background.handle().clone(), &metrics);
-        let services = assemble::services(config, &issuers, clock, &metrics)?;
+        let services = assemble::services(config, &issuers, clock, background.handle(), &metrics)?;
         services.values().for_each(|service| exchange.attend(service));
         if let Some((ledger, contents)) = left {
             exchange.go_on(ledger, contents, &services);
@@ -281,7 +291,7 @@ impl App {
         background.spawn(clock.clone().keep_in_step());
         let upstreams = assemble::upstreams(config)?;
         for upstream in upstreams.values() {
-            background.spawn(Arc::clone(upstream).keep_resolving());
+            background.spawn(Arc::clone(upstream).keep());
         }
         let (mut own_keys, mut key_sources) = (OwnKeys::default(), KeySources::default());
         let proxy = assemble::proxy(config, &exchange, &services, &upstreams, &mut own_keys, &mut key_sources, &metrics)?;
@@ -312,10 +322,11 @@ impl App {
         let _entered = workers.enter();
         workers.spawn(Arc::clone(&connections).sweep());
         let mut accept_loops = Vec::new();
-        for (socket, listener) in sockets.callers.into_iter().zip(&config.listeners) {
+        for (place, (socket, listener)) in sockets.callers.into_iter().zip(&config.listeners).enumerate() {
             let listener = Listener {
                 socket: tokio::net::TcpListener::from_std(socket)?,
                 mode: assemble::mode(listener),
+                transport: transport(listener, place, background)?,
                 limits: limits(listener),
                 app: Arc::clone(&app),
             };
@@ -418,6 +429,14 @@ fn pingora_app(config: &Config, proxy: Proxy) -> Arc<HttpProxy<Proxy>> {
         ..ServerConf::default()
     };
     Arc::new(http_proxy(&Arc::new(conf), proxy))
+}
+
+/// What a listener's callers speak. Its TLS files are followed from here on.
+fn transport(listener: &config::Listener, place: usize, background: &Runtime) -> Result<Transport, Error> {
+    let Some(tls) = &listener.tls else { return Ok(if listener.h2c { Transport::H2c } else { Transport::Plain }) };
+    let listening = Arc::new(Listening::new(tls).map_err(|cause| Error::Tls { key: format!("listeners[{place}].tls"), cause })?);
+    background.spawn(Arc::clone(&listening).keep());
+    Ok(Transport::Tls(listening))
 }
 
 fn limits(listener: &config::Listener) -> Limits {

@@ -24,6 +24,8 @@ pub struct Policy {
     id: usize,
     scopes: Vec<String>,
     claims: Vec<(Path, Condition)>,
+    /// What the caller's certificate must say; one must be shown where this is not empty.
+    certificate: Vec<(Path, Condition)>,
     headers: Vec<(&'static str, Template)>,
     /// The route's name, for templates and the log.
     route: String,
@@ -47,9 +49,37 @@ impl Policy {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let is_same_for_all = scopes.is_empty() && claims.is_empty() && !headers.iter().any(|(_, template)| template.has_claims());
-        let mut policy = Self { id, scopes, claims, headers, route: route.to_owned(), is_same_for_all, without_token: Vec::new() };
+        let mut policy = Self {
+            id,
+            scopes,
+            claims,
+            certificate: Vec::new(),
+            headers,
+            route: route.to_owned(),
+            is_same_for_all,
+            without_token: Vec::new(),
+        };
         policy.without_token = policy.told(&Claims::default());
         policy
+    }
+
+    /// The same, for callers who show a certificate that says this.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: Vec<(Path, Condition)>) -> Self {
+        self.certificate = certificate;
+        self
+    }
+
+    /// Why a caller with this certificate, or without one, may not use the route, whatever credential it brings.
+    pub fn refuses_certificate(&self, shown: Option<&Claims>) -> Option<Refusal> {
+        if self.certificate.is_empty() {
+            return None;
+        }
+        let Some(shown) = shown else {
+            return Some(Refusal::new(Reason::InsufficientScope, "This route is for callers who show a client certificate."));
+        };
+        let (path, _) = self.certificate.iter().find(|(path, condition)| !condition.holds(path, shown))?;
+        Some(Refusal::new(Reason::InsufficientScope, format!("The `{path}` of the client certificate is not what this route requires.")))
     }
 
     /// Whether nothing in it depends on who calls: then no claims need to be read.

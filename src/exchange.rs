@@ -6,6 +6,7 @@
 mod backoff;
 mod budget;
 mod cache;
+mod ending;
 mod entry;
 mod gate;
 mod grant;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use jsonwebtoken::Algorithm;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time;
 
 use crate::clock::Clock;
@@ -59,6 +61,7 @@ use single_flight::Flights;
 use timetable::{Plan, Timetable};
 use tombstones::Tombstones;
 
+pub use ending::Over;
 pub use grant::{Details, Grant, HashKeys, Keep, Terms};
 pub use inventory::{Purged, Shown, Which};
 pub use own_key::OwnKey;
@@ -164,6 +167,11 @@ impl Granted {
     pub fn token(&self) -> &Token {
         &self.token
     }
+
+    /// The name of its entry: the credential's and the route's parameters'.
+    pub fn key(&self) -> KeyedHash {
+        self.entry.key
+    }
 }
 
 /// What a look-up found.
@@ -244,6 +252,8 @@ pub struct Exchange {
     issued: Issued,
     on_behalf: OnBehalf,
     tombstones: Tombstones,
+    /// Told whenever something may have come to its end before its time.
+    endings: Notify,
     verdicts: Verdicts,
     verdict_flights: Flights<()>,
     clock: Clock,
@@ -265,6 +275,7 @@ impl Exchange {
             // Room for those that callers still hold after they were replaced.
             issued: Issued::new(usize::try_from(capacity.tokens).unwrap_or(usize::MAX).saturating_mul(2)),
             on_behalf: OnBehalf::new(capacity.tokens),
+            endings: Notify::new(),
             tombstones: Tombstones::new(hash_key.clone(), capacity.tombstones, capacity.tombstone_ttl),
             verdicts: presented::verdicts(capacity.tokens),
             verdict_flights: Flights::default(),
@@ -387,6 +398,8 @@ impl Exchange {
     /// Takes an entry out of use.
     fn drop_entry(&self, entry: &Arc<Entry>) {
         self.cache.remove(entry, Cause::Invalidated);
+        entry.invalidate();
+        self.endings.notify_waiters();
     }
 
     /// Revokes all tokens at hand, and waits until the token services know, at most for `timeout`. What is left of it is told.

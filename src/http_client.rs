@@ -2,4 +2,3 @@
 
 pub mod connect;
 pub mod failure;
-pub mod trust;

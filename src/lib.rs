@@ -31,6 +31,7 @@ pub mod exchange;
 pub mod token_service;
 pub mod issuer;
 pub mod jwks;
+pub mod tls;
 pub mod http_client;
 pub mod token;
 pub mod credential;

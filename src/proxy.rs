@@ -6,8 +6,10 @@ mod answer;
 mod budget;
 mod connection;
 mod decide;
+mod http2;
 pub mod inject;
 pub mod limits;
+mod outliving;
 mod request;
 mod request_id;
 mod route;
@@ -15,6 +17,8 @@ mod stream;
 mod token_endpoints;
 pub mod upstream;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +28,7 @@ use http::{HeaderValue, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::{Error, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::authorize::{Circumstances, Rendered};
 use crate::exchange::Exchange;
@@ -37,6 +41,8 @@ use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
 use admission::{Admission, Asked, Bearer};
 use connection::{Connection, Mode};
 use inject::{Facts, Managed};
+use outliving::Watch;
+use upstream::{Choice, Health, Picked, Upstream};
 
 pub use route::{Access, Action, ResponseHeaders, Route};
 
@@ -88,10 +94,18 @@ pub struct Context {
     refusal: Option<Refusal>,
     /// The place of the upstream's server that was picked last.
     server: usize,
+    /// How it does, where there are others to ask.
+    health: Option<Arc<Health>>,
+    /// The addresses that have failed this request.
+    tried: Vec<SocketAddr>,
     /// How often an upstream was picked.
     tries: usize,
+    /// The upstream has begun to answer.
+    answered: bool,
     /// Sent again after a 401.
     replayed: bool,
+    /// Cuts the request off when its token is over, where the route wants that.
+    watch: Option<Watch>,
     /// Why the request was refused or failed.
     reason: Option<Reason>,
     /// What the log says of that; never a secret.
@@ -114,7 +128,13 @@ impl Proxy {
         let place = self.table.find(&target)?;
         ctx.route = Some(place);
         let route = &self.routes[place];
-        let asked = Asked { headers: &request.headers, query: request.uri.query(), caller: &connection.caller, at: ctx.started };
+        let asked = Asked {
+            headers: &request.headers,
+            query: request.uri.query(),
+            caller: &connection.caller,
+            certificate: connection.certificate(),
+            at: ctx.started,
+        };
         if !route.enforce {
             self.admission.observe(route, &asked);
             return Ok(());
@@ -129,6 +149,22 @@ impl Proxy {
                 Err(denial.refusal)
             }
         }
+    }
+
+    fn upstream(&self, ctx: &Context) -> Option<&Arc<Upstream>> {
+        match &self.route(ctx)?.action {
+            Action::Forward(upstream) => Some(upstream),
+            _ => None,
+        }
+    }
+
+    /// The server that was picked last has failed this request.
+    fn leave_alone(&self, ctx: &mut Context) {
+        let (Some(upstream), Some(health)) = (self.upstream(ctx), ctx.health.take()) else { return };
+        if health.failed(upstream.ejection(), ctx.started) {
+            tracing::warn!(upstream = upstream.name(), server = %health.address(), "server is left alone: requests to it fail");
+        }
+        ctx.tried.push(health.address());
     }
 
     async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> pingora::Result<()> {
@@ -157,8 +193,12 @@ impl ProxyHttp for Proxy {
             standing: None,
             refusal: None,
             server: 0,
+            health: None,
+            tried: Vec::new(),
             tries: 0,
+            answered: false,
             replayed: false,
+            watch: None,
             reason: None,
             cause: None,
         }
@@ -204,14 +244,16 @@ impl ProxyHttp for Proxy {
         let Some(Action::Forward(upstream)) = self.route(ctx).map(|route| &route.action) else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
-        let Some((server, mut peer)) = upstream.pick() else {
+        let key = || ctx.bearer.as_ref().map_or_else(|| peer_key(session), Bearer::key);
+        let Some(Picked { place, mut peer, health }) = upstream.pick(Choice { key: &key, tried: &ctx.tried, at: ctx.started }) else {
             return Err(Error::explain(
                 ErrorType::ConnectNoRoute,
                 format!("no server of upstream `{}` has an address yet", upstream.name()),
             )
             .into_up());
         };
-        ctx.server = server;
+        ctx.server = place;
+        ctx.health = health;
         ctx.tries += 1;
         // In shadow mode nothing of ours strips the hop-by-hop headers.
         if !inject::nominates(session.req_header()) && self.route(ctx).is_some_and(|route| route.enforce) {
@@ -227,15 +269,29 @@ impl ProxyHttp for Proxy {
         let Action::Forward(upstream) = &route.action else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
-        let host = upstream.host(ctx.server, request.headers.contains_key(HOST));
+        let has_host = request.headers.contains_key(HOST) || request.uri.authority().is_some();
+        let host = upstream.host(ctx.server, has_host);
         if !route.enforce {
             return inject::pass_on(request, host);
         }
         let token = ctx.bearer.as_ref().map(Bearer::token);
         let told = told(route, ctx.bearer.as_ref());
-        let facts = Facts { caller: &connection.caller, request_id, token, told, host, version: session.req_header().version };
+        let facts = Facts {
+            caller: &connection.caller,
+            request_id,
+            token,
+            told,
+            host,
+            certificate: connection.certificate(),
+            version: session.req_header().version,
+        };
         inject::apply(request, &self.managed, &route.removed, &facts)?;
-        let Err(over) = budget::check(session.req_header(), request, upstream) else { return Ok(()) };
+        let Err(over) = budget::check(session.req_header(), request, upstream) else {
+            let bearer = ctx.bearer.as_ref().filter(|_| route.ends_with_token);
+            let watch = bearer.and_then(|bearer| Watch::start(&self.admission, route, bearer, connection, ctx.request_id.as_ref()));
+            ctx.watch = watch;
+            return Ok(());
+        };
         let error = Error::explain(ErrorType::InternalError, over.to_string());
         ctx.refusal = Some(over.refusal());
         Err(error)
@@ -249,6 +305,10 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
+        ctx.answered = true;
+        if let Some(health) = &ctx.health {
+            health.answered();
+        }
         if response.status != StatusCode::UNAUTHORIZED || !self.route(ctx).is_some_and(|route| route.renew_on_401) {
             return Ok(());
         }
@@ -267,6 +327,7 @@ impl ProxyHttp for Proxy {
         }
         ctx.bearer = Some(bearer);
         ctx.replayed = true;
+        ctx.answered = false;
         let mut error = Error::explain(ErrorType::HTTPStatus(401), "sent again with another token");
         error.set_retry(true);
         Err(error.into_up())
@@ -284,11 +345,26 @@ impl ProxyHttp for Proxy {
 
     /// Nothing was sent yet, so another server may be asked whatever the method.
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-        let addresses = match self.route(ctx).map(|route| &route.action) {
-            Some(Action::Forward(upstream)) => upstream.addresses(),
-            _ => 0,
-        };
+        self.leave_alone(ctx);
+        let addresses = self.upstream(ctx).map_or(0, |upstream| upstream.addresses());
         error.set_retry(ctx.tries < addresses);
+        error
+    }
+
+    /// A server took the request and did not begin to answer: another one is asked where sending it twice does no harm (RFC 9110 section 9.2.2).
+    /// A connection that was closed just when the request went out on it is pingora's own reason to try again.
+    fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, mut error: Box<Error>, ctx: &mut Context, reused: bool) -> Box<Error> {
+        let is_replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        if !is_replayable || ctx.answered || session.response_written().is_some() {
+            error.set_retry(false);
+            return error;
+        }
+        error.retry.decide_reuse(reused);
+        // Only where there are several is it known how the one does.
+        if *error.esource() == ErrorSource::Upstream && !error.retry() && ctx.health.is_some() {
+            self.leave_alone(ctx);
+            error.set_retry(self.upstream(ctx).is_some_and(|upstream| upstream.has_other(&ctx.tried)));
+        }
         error
     }
 
@@ -337,6 +413,13 @@ impl ProxyHttp for Proxy {
 
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// Whom a request without a token comes from, as a number.
+fn peer_key(session: &Session) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    Connection::of(session.digest()).map(|connection| connection.caller.address).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// What the upstream is told of whoever holds this token.
 fn told<'t>(route: &'t Route, bearer: Option<&'t Bearer>) -> &'t [(&'static str, Rendered)] {
     match bearer.filter(|_| !route.policy.is_same_for_all()) {
@@ -363,7 +446,7 @@ impl Proxy {
         let (Some(route), Some(request_id)) = (self.route(ctx), &ctx.request_id) else { return Vec::new() };
         let mut headers = Vec::new();
         if let Some(connection) = Connection::of(session.digest()).filter(|_| !route.response.set.is_empty()) {
-            let circumstances = Circumstances { peer: &connection.caller.header, request_id };
+            let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: connection.certificate() };
             headers.extend(route.response.set.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
         }
         if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.standing) {

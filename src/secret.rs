@@ -128,6 +128,11 @@ impl KeyedHash {
         Self(bytes)
     }
 
+    /// The first eight bytes as a number.
+    pub fn number(&self) -> u64 {
+        self.0[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte))
+    }
+
     /// Thirty-two hexadecimal digits: names an entry to an operator, gives nothing away.
     pub fn id(&self) -> String {
         self.0[..16].iter().map(|byte| format!("{byte:02x}")).collect()

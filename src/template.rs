@@ -1,6 +1,7 @@
-//! Header values with gaps: `{claims.sub}`, `{route}`, `{peer}`, `{request_id}`; `{{` and `}}` are braces. Pure.
+//! Header values with gaps: `{claims.sub}`, `{client_certificate.subject}`, `{route}`, `{peer}`, `{request_id}`; `{{` and `}}` are braces. Pure.
 
 use crate::claims::{BadPath, Path};
+use crate::tls::client_certificate;
 
 /// A value with gaps, its parts in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Part {
     Text(String),
     /// What the token says there.
     Claim(Path),
+    /// What the caller's certificate says there.
+    Certificate(Path),
     /// The route's name.
     Route,
     /// The address of the peer.
@@ -41,7 +44,7 @@ pub enum Error {
 }
 
 /// What may stand in a gap.
-pub const GAPS: &str = "`{claims.NAME}`, `{route}`, `{peer}` or `{request_id}`";
+pub const GAPS: &str = "`{claims.NAME}`, `{client_certificate.NAME}`, `{route}`, `{peer}` or `{request_id}`";
 
 impl Template {
     /// Reads it.
@@ -91,10 +94,14 @@ fn gap(name: &str) -> Result<Part, Error> {
         "route" => Ok(Part::Route),
         "peer" => Ok(Part::Peer),
         "request_id" => Ok(Part::RequestId),
-        _ => match name.strip_prefix("claims.") {
-            Some(path) => Path::parse(path).map(Part::Claim).map_err(|fault| Error::Path { path: path.to_owned(), fault }),
-            None => Err(Error::Unknown(name.to_owned())),
-        },
+        _ => {
+            let path = |path: &str| Path::parse(path).map_err(|fault| Error::Path { path: path.to_owned(), fault });
+            match name.split_once('.') {
+                Some(("claims", rest)) => path(rest).map(Part::Claim),
+                Some(("client_certificate", rest)) if client_certificate::FIELDS.contains(&rest) => path(rest).map(Part::Certificate),
+                _ => Err(Error::Unknown(name.to_owned())),
+            }
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use super::Error;
 use crate::clock::Clock;
 use crate::config::listener::{DecisionRequest, DecisionStatus};
 use crate::config::route::{
-    ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, Mounted, OnMultiple, OnRevoke as RevokeAs, OnUpstream401, Placed,
+    ApiKeyPlace, Auth, CredentialKind, CredentialSource, Details, Mounted, OnExpiry, OnMultiple, OnRevoke as RevokeAs, OnUpstream401,
+    Placed,
 };
 use crate::config::{self, Config};
 use crate::credential::Source;
@@ -26,7 +27,7 @@ use crate::issuer::Issuer;
 use crate::mounted::MountedKey;
 use crate::proxy::accept::Mode;
 use crate::proxy::inject::Managed;
-use crate::proxy::upstream::{HostPolicy, Timeouts, Upstream};
+use crate::proxy::upstream::{Balance, Ejection, HealthCheck, HostPolicy, Manner, Protocol, Timeouts, Tls, Upstream};
 use crate::proxy::{Access, Action, Proxy, Route};
 use crate::routing::{Conditions, HostPattern, PathPattern};
 use crate::secret::HashKey;
@@ -78,9 +79,10 @@ pub(super) fn services(
     config: &Config,
     issuers: &BTreeMap<String, Arc<Issuer>>,
     clock: &Clock,
+    runtime: &Handle,
     metrics: &Arc<Metrics>,
 ) -> Result<Services, Error> {
-    let service = |(name, section): (&String, _)| Ok((name.clone(), Arc::new(service(name, section, issuers, clock, metrics)?)));
+    let service = |(name, section): (&String, _)| Ok((name.clone(), Arc::new(service(name, section, issuers, clock, runtime, metrics)?)));
     config.token_services.iter().map(service).collect()
 }
 
@@ -89,6 +91,7 @@ fn service(
     service: &config::TokenService,
     issuers: &BTreeMap<String, Arc<Issuer>>,
     clock: &Clock,
+    runtime: &Handle,
     metrics: &Arc<Metrics>,
 ) -> Result<Service, Error> {
     let (mint, breaker) = (service.mint(), service.breaker());
@@ -104,6 +107,8 @@ fn service(
     let (kind, url, client): (_, _, Arc<dyn TokenService>) = match service {
         config::TokenService::Iap(iap) => {
             let client = IapTokenService::new(iap, clock.clone()).map_err(|cause| Error::Client { service: name.to_owned(), cause })?;
+            let trust = Arc::clone(client.trust());
+            runtime.spawn(async move { trust.keep().await });
             ("iap", iap.url.as_str(), Arc::new(client))
         }
         config::TokenService::Embedded(_) => {
@@ -119,20 +124,43 @@ pub(super) fn upstreams(config: &Config) -> Result<Upstreams, Error> {
 }
 
 fn upstream(name: &str, upstream: &config::Upstream) -> Result<Upstream, Error> {
-    let host = match upstream.host.as_str() {
+    let host = match upstream.host() {
         "preserve" => HostPolicy::Preserve,
         "upstream" => HostPolicy::Server,
         fixed => HostPolicy::Fixed(HeaderValue::try_from(fixed).map_err(unchecked)?),
     };
     let config::upstream::Timeouts { connect, read, write, idle } = upstream.timeouts;
-    Ok(Upstream::new(
-        name,
-        &upstream.servers,
+    let tls = upstream.tls.as_ref().map(|tls| Tls {
+        sni: tls.sni.clone(),
+        ca: tls.ca.clone(),
+        certificate: tls.certificate.clone().zip(tls.private_key.clone()),
+        verify: tls.verify,
+    });
+    let manner = Manner {
         host,
-        Timeouts { connect, read, write, idle },
-        upstream.dns_refresh,
-        upstream.header_bytes.0,
-    )?)
+        timeouts: Timeouts { connect, read, write, idle },
+        protocol: match upstream.protocol {
+            config::upstream::Protocol::Http1 => Protocol::Http1,
+            config::upstream::Protocol::Http2 | config::upstream::Protocol::H2c => Protocol::Http2,
+            config::upstream::Protocol::Auto => Protocol::Any,
+        },
+        tls,
+        balance: match upstream.balance {
+            config::upstream::Balance::RoundRobin => Balance::RoundRobin,
+            config::upstream::Balance::Random => Balance::Random,
+            config::upstream::Balance::Consistent => Balance::Consistent,
+        },
+        health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
+            path: check.path.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            failures: check.failures,
+        }),
+        ejection: Ejection { failures: upstream.ejection.failures, period: upstream.ejection.period },
+        dns_refresh: upstream.dns_refresh,
+        header_bytes: upstream.header_bytes.0,
+    };
+    Ok(Upstream::new(name, &upstream.servers, manner)?)
 }
 
 pub(super) fn proxy(
@@ -151,6 +179,7 @@ pub(super) fn proxy(
             access: access(section, &name, exchange, services, own_keys, key_sources)?,
             action: action(config, section, &name, exchange, services, upstreams)?,
             renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
+            ends_with_token: section.on_expiry == OnExpiry::Close,
             enforce: section.enforce,
             rate_limit: policy::rate_limit(section),
             policy: policy::policy(section, &name)?,

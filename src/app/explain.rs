@@ -230,6 +230,9 @@ impl Explanation {
         for scope in &route.require.scopes {
             self.line("require", format!("the scope {scope}"));
         }
+        for (path, expected) in &route.require.client_certificate {
+            self.line("require", format!("the client certificate's {path} {}", in_words(expected)));
+        }
         for (path, expected) in &route.require.claims {
             self.line("require", format!("the claim {path} {}", in_words(expected)));
         }
@@ -297,6 +300,7 @@ fn sent(config: &Config, route: &Route, name: &str, asked: &Asked, judgement: Op
     let caller = Caller::new(
         asked.peer,
         config.listeners.first().is_some_and(|listener| listener.trusted().iter().any(|net| net.contains(&asked.peer))),
+        config.listeners.first().is_some_and(|listener| listener.tls.is_some()),
     );
     let request_id = HeaderValue::from_static("<its id>");
     let facts = Facts {
@@ -305,6 +309,7 @@ fn sent(config: &Config, route: &Route, name: &str, asked: &Asked, judgement: Op
         token: (route.auth == Auth::Required).then_some(&token),
         told,
         host: None,
+        certificate: None,
         version: Version::HTTP_11,
     };
     let managed: Managed = assemble::managed(config)?;

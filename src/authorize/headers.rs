@@ -26,6 +26,8 @@ pub enum Piece {
     Peer,
     /// The request's id.
     RequestId,
+    /// What the caller's certificate says there.
+    Certificate(Path),
 }
 
 /// What each request fills gaps with.
@@ -34,6 +36,8 @@ pub struct Circumstances<'a> {
     pub peer: &'a HeaderValue,
     /// The request's id.
     pub request_id: &'a HeaderValue,
+    /// What the caller's certificate says, where it has shown one.
+    pub certificate: Option<&'a Claims>,
 }
 
 impl Rendered {
@@ -45,11 +49,12 @@ impl Rendered {
         };
         let mut bytes = Vec::new();
         for piece in pieces {
-            bytes.extend_from_slice(match piece {
-                Piece::Text(text) => text.as_bytes(),
-                Piece::Peer => circumstances.peer.as_bytes(),
-                Piece::RequestId => circumstances.request_id.as_bytes(),
-            });
+            match piece {
+                Piece::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+                Piece::Peer => bytes.extend_from_slice(circumstances.peer.as_bytes()),
+                Piece::RequestId => bytes.extend_from_slice(circumstances.request_id.as_bytes()),
+                Piece::Certificate(path) => bytes.extend_from_slice(told(path, circumstances.certificate?).ok()??.as_bytes()),
+            }
         }
         HeaderValue::from_bytes(&bytes).ok()
     }
@@ -80,6 +85,7 @@ pub(super) fn render(template: &Template, route: &str, claims: &Claims) -> Resul
             }
             Part::Peer => Piece::Peer,
             Part::RequestId => Piece::RequestId,
+            Part::Certificate(path) => Piece::Certificate(path.clone()),
         };
         if !text.is_empty() {
             pieces.push(Piece::Text(std::mem::take(&mut text)));
@@ -192,6 +198,6 @@ mod tests {
     fn gaps_are_filled_for_each_request() {
         let Ok(Some(open)) = rendered("{peer};{claims.sub};{request_id}", &json!({ "sub": "a" })) else { panic!("it has gaps") };
         let (peer, request_id) = (HeaderValue::from_static("10.0.0.1"), HeaderValue::from_static("r1"));
-        assert_eq!(open.value(&Circumstances { peer: &peer, request_id: &request_id }).unwrap(), "10.0.0.1;a;r1");
+        assert_eq!(open.value(&Circumstances { peer: &peer, request_id: &request_id, certificate: None }).unwrap(), "10.0.0.1;a;r1");
     }
 }

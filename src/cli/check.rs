@@ -27,7 +27,7 @@ impl Args {
             Format::Text => self.print_text(&result),
             Format::Json => print_json(&result)?,
         }
-        Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) })
+        Ok(if result.is_ok_and(|loaded| loaded.lapsed.is_empty()) { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) })
     }
 
     fn print_text(&self, result: &Result<Loaded, config::Error>) {
@@ -36,7 +36,12 @@ impl Args {
                 for warning in &loaded.warnings {
                     eprintln!("warning: {warning}");
                 }
-                println!("{}: {}", self.config.display(), summary(&loaded.config));
+                for lapsed in &loaded.lapsed {
+                    eprintln!("{lapsed}");
+                }
+                if loaded.lapsed.is_empty() {
+                    println!("{}: {}", self.config.display(), summary(&loaded.config));
+                }
             }
             Err(error) => eprintln!("{error}"),
         }
@@ -45,7 +50,7 @@ impl Args {
 
 fn print_json(result: &Result<Loaded, config::Error>) -> anyhow::Result<()> {
     let report = match result {
-        Ok(loaded) => json!({ "ok": true, "diagnostics": [], "warnings": loaded.warnings }),
+        Ok(loaded) => json!({ "ok": loaded.lapsed.is_empty(), "diagnostics": loaded.lapsed, "warnings": loaded.warnings }),
         Err(error) => json!({ "ok": false, "diagnostics": error.diagnostics() }),
     };
     println!("{}", serde_json::to_string(&report)?);

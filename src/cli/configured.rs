@@ -30,7 +30,7 @@ pub(super) fn configured(path: &Path) -> anyhow::Result<Result<Configured, ExitC
     };
     let logging = loaded.config.logging;
     let logs = logs::set_up(level(logging.level), form(logging.format))?;
-    for warning in &loaded.warnings {
+    for warning in loaded.lapsed.iter().chain(&loaded.warnings) {
         tracing::warn!("{warning}");
     }
     Ok(Ok(Configured { config: loaded.config, _logs: logs }))

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,6 +15,7 @@ use super::validate::Report;
 use super::{Config, TokenService};
 use crate::jwks::{self, KeySet};
 use crate::mounted;
+use crate::tls::files::{self as pem_files, Validity};
 
 /// The least length of a key for the ledger.
 const LEDGER_KEY_BYTES: u64 = 32;
@@ -46,11 +48,22 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
     let mut files = Vec::new();
     let admin = KeyPath::default().key("admin");
     files.extend(config.admin.token_file.as_mut().map(|file| (admin.key("token_file"), Use::Token, file)));
+    for (index, listener) in config.listeners.iter_mut().enumerate() {
+        let Some(tls) = &mut listener.tls else { continue };
+        let path = KeyPath::default().key("listeners").item(index).key("tls");
+        for (place, pair) in tls.certificates.iter_mut().enumerate() {
+            let path = path.key("certificates").item(place);
+            files.push((path.key("certificate"), Use::Certificates, &mut pair.certificate));
+            files.push((path.key("private_key"), Use::PrivateKey, &mut pair.private_key));
+        }
+        files.extend(tls.client_ca.as_mut().map(|file| (path.key("client_ca"), Use::Certificates, file)));
+    }
     for (name, service) in &mut config.token_services {
         let path = KeyPath::default().key("token_services").key(name);
         match service {
             TokenService::Iap(service) => {
-                files.extend(client_tls(&mut service.tls, &path.key("tls")));
+                let ClientTls { ca, certificate, private_key } = &mut service.tls;
+                files.extend(client_tls([ca, certificate, private_key], &path.key("tls")));
             }
             TokenService::Embedded(service) => {
                 files.push((path.key("keys_file"), Use::Keys, &mut service.keys_file));
@@ -58,6 +71,11 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
                 files.extend(service.state_file.as_mut().map(|file| (path.key("state_file"), Use::Made, file)));
             }
         }
+    }
+    for (name, upstream) in &mut config.upstreams {
+        let Some(tls) = &mut upstream.tls else { continue };
+        let all = [&mut tls.ca, &mut tls.certificate, &mut tls.private_key];
+        files.extend(client_tls(all, &KeyPath::default().key("upstreams").key(name).key("tls")));
     }
     for (index, route) in config.routes.iter_mut().enumerate() {
         let credentials = KeyPath::default().key("routes").item(index).key("credentials");
@@ -69,7 +87,8 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
         let Some(jwt) = &mut route.validate.jwt else { continue };
         let path = KeyPath::default().key("routes").item(index).key("validate").key("jwt");
         files.extend(jwt.jwks_file.as_mut().map(|file| (path.key("jwks_file"), Use::KeySet, file)));
-        files.extend(client_tls(&mut jwt.tls, &path.key("tls")));
+        let ClientTls { ca, certificate, private_key } = &mut jwt.tls;
+        files.extend(client_tls([ca, certificate, private_key], &path.key("tls")));
     }
     for (index, sink) in config.sinks.iter_mut().enumerate() {
         let path = KeyPath::default().key("sinks").item(index);
@@ -85,11 +104,60 @@ fn all(config: &mut Config) -> Vec<(KeyPath, Use, &mut PathBuf)> {
     files
 }
 
-fn client_tls<'t>(tls: &'t mut ClientTls, path: &KeyPath) -> impl Iterator<Item = (KeyPath, Use, &'t mut PathBuf)> {
-    let ca = tls.ca.as_mut().map(|file| (path.key("ca"), Use::Certificates, file));
-    let certificate = tls.certificate.as_mut().map(|file| (path.key("certificate"), Use::Certificates, file));
-    let private_key = tls.private_key.as_mut().map(|file| (path.key("private_key"), Use::PrivateKey, file));
+/// `ca`, `certificate` and `private_key` of a section.
+fn client_tls<'t>(files: [&'t mut Option<PathBuf>; 3], path: &KeyPath) -> impl Iterator<Item = (KeyPath, Use, &'t mut PathBuf)> {
+    let [ca, certificate, private_key] = files;
+    let ca = ca.as_mut().map(|file| (path.key("ca"), Use::Certificates, file));
+    let certificate = certificate.as_mut().map(|file| (path.key("certificate"), Use::Certificates, file));
+    let private_key = private_key.as_mut().map(|file| (path.key("private_key"), Use::PrivateKey, file));
     [ca, certificate, private_key].into_iter().flatten()
+}
+
+/// Certificates with their keys, as they are configured together.
+fn pairs(config: &Config) -> Vec<(KeyPath, &Path, &Path)> {
+    let mut pairs = Vec::new();
+    for (index, tls) in config.listeners.iter().enumerate().filter_map(|(index, listener)| Some((index, listener.tls.as_ref()?))) {
+        let path = KeyPath::default().key("listeners").item(index).key("tls").key("certificates");
+        pairs.extend(tls.certificates.iter().enumerate().map(|(place, pair)| (path.item(place), &*pair.certificate, &*pair.private_key)));
+    }
+    let root = KeyPath::default();
+    let services = config.token_services.iter().filter_map(|(name, service)| match service {
+        TokenService::Iap(service) => {
+            Some((root.key("token_services").key(name).key("tls"), &service.tls.certificate, &service.tls.private_key))
+        }
+        TokenService::Embedded(_) => None,
+    });
+    let key_sets = config.routes.iter().enumerate().filter_map(|(index, route)| {
+        let tls = &route.validate.jwt.as_ref()?.tls;
+        Some((root.key("routes").item(index).key("validate").key("jwt").key("tls"), &tls.certificate, &tls.private_key))
+    });
+    let upstreams = config.upstreams.iter().filter_map(|(name, upstream)| {
+        let tls = upstream.tls.as_ref()?;
+        Some((root.key("upstreams").key(name).key("tls"), &tls.certificate, &tls.private_key))
+    });
+    let clients = services.chain(key_sets).chain(upstreams);
+    pairs.extend(clients.filter_map(|(path, certificate, key)| Some((path, certificate.as_deref()?, key.as_deref()?))));
+    pairs
+}
+
+/// Reports keys that are not their certificate's, and certificates whose time has not come or is over.
+fn examine_pairs(config: &Config, now: SystemTime, report: &mut Report<'_>) {
+    for (path, certificate, key) in pairs(config) {
+        // What cannot be read at all has been reported.
+        if let Err(pem_files::Error::Unusable { fault, .. }) = pem_files::pair(certificate, key) {
+            let shown = report.positions().shown(&path.key("private_key")).to_owned();
+            report.mistake(&path.key("private_key"), format!("{shown} does not go with the certificate: {fault}"), None);
+        }
+        let path = path.key("certificate");
+        let shown = report.positions().shown(&path).to_owned();
+        match pem_files::validity(certificate, now) {
+            Ok(Validity::Until(day)) => report.lapse(&path, format!("{shown} expired on {day}"), "have it issued anew".to_owned()),
+            Ok(Validity::From(day)) => {
+                report.lapse(&path, format!("{shown} is not valid before {day}"), "look whether the clock is right".to_owned());
+            }
+            Ok(Validity::Now) | Err(_) => {}
+        }
+    }
 }
 
 /// Makes paths start at `folder`, the configuration file's, and reports files that cannot be used.
@@ -110,6 +178,7 @@ pub fn resolve(config: &mut Config, folder: &Path, report: &mut Report<'_>) {
             from_here.then(|| format!("relative paths start at the configuration file's folder, `{}`", shown_folder(folder))),
         );
     }
+    examine_pairs(config, SystemTime::now(), report);
 }
 
 fn shown_folder(folder: &Path) -> std::path::Display<'_> {

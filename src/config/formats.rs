@@ -4,10 +4,11 @@ mod network;
 
 use url::Url;
 
-use super::diagnostic::{DID_YOU_MEAN, closest, quoted};
+use super::diagnostic::{DID_YOU_MEAN, closest, instead_of, quoted};
 use super::units::{Bytes, Duration, Mode, Percent};
 use crate::claims::Path;
 use crate::template::{GAPS, Template};
+use crate::tls::client_certificate;
 
 /// The longest duration that is taken: far beyond any use, and far from where arithmetic on time ends.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
@@ -94,6 +95,7 @@ pub fn check(format: &str, given: Given<'_>) -> Result<(), Complaint> {
         "header-value" => header_value(given),
         "header-template" => header_template(given),
         "claim-path" => claim_path(given),
+        "certificate-field" => certificate_field(given),
         "scope" => scope(given),
         "path-regex" => path_regex(given),
         "path" | "new-path" if given.text.is_empty() => Err(Complaint::new("an empty path", "name a file")),
@@ -244,6 +246,14 @@ fn claim_path(given: Given<'_>) -> Result<(), Complaint> {
     })
 }
 
+fn certificate_field(given: Given<'_>) -> Result<(), Complaint> {
+    if client_certificate::FIELDS.contains(&given.text) {
+        return Ok(());
+    }
+    let message = format!("nothing is read of a certificate under the name {}", given.shown);
+    Err(Complaint::new(message, instead_of(given.text, &client_certificate::FIELDS, "known fields")))
+}
+
 /// RFC 6749 section 3.3, without the comma that parts scopes in the token API.
 fn scope(given: Given<'_>) -> Result<(), Complaint> {
     let good = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',');
@@ -311,8 +321,9 @@ mod tests {
             ("method", &["GET", "PROPFIND", "M-SEARCH"]),
             ("header-name", &["X-Api-Key", "x_y"]),
             ("header-value", &["", "a b", "é"]),
-            ("header-template", &["", "a", "{claims.sub}", "{{}}", "{peer} {route}"]),
+            ("header-template", &["", "a", "{claims.sub}", "{{}}", "{peer} {route}", "{client_certificate.uri}"]),
             ("claim-path", &["sub", "a.b", "'https://a.b/c'.d"]),
+            ("certificate-field", &["subject", "uri"]),
             ("scope", &["GDS.FILES.READ", "read:x", "a/b"]),
             ("path-regex", &["/users/[0-9]+", "/(a|b)/.*"]),
             ("list-item", &["GDS.FILES.READ", "a b"]),

@@ -19,6 +19,10 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether requests go on from here, or are only decided on for another proxy.
     pub mode: Mode,
+    /// Takes HTTP/2 without TLS, and nothing else.
+    pub h2c: bool,
+    /// TLS towards callers, who may choose HTTP/2 in it. Its files are read again when they change.
+    pub tls: Option<Tls>,
     /// Peers (addresses or CIDR networks) whose word on who called and for what counts. Default: none; with `mode: decision`, loopback.
     #[schemars(with = "Option<Vec<String>>", extend("items" = { "type": "string", "format": "network" }))]
     #[serde(deserialize_with = "networks")]
@@ -36,6 +40,8 @@ impl Default for Listener {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             mode: Mode::default(),
+            h2c: false,
+            tls: None,
             trusted_peers: None,
             decision_status: DecisionStatus::default(),
             decision_request: DecisionRequest::default(),
@@ -105,6 +111,45 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
 fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
     let Some(texts) = Option::<Vec<String>>::deserialize(deserializer)? else { return Ok(None) };
     texts.iter().map(|text| parse_network(text).map_err(serde::de::Error::custom)).collect::<Result<_, _>>().map(Some)
+}
+
+/// TLS towards callers: 1.2 and 1.3.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates, found by the name that the caller asks for (SNI); the first serves all other names.
+    #[schemars(length(min = 1))]
+    pub certificates: Vec<CertificatePair>,
+    /// PEM file of the authorities whose certificates callers may show.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "path"))]
+    pub client_ca: Option<PathBuf>,
+    /// Whether callers must show one; counts where `client_ca` is set.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificatePair {
+    /// PEM file of the certificate, followed by its chain.
+    #[schemars(with = "String", extend("format" = "path"))]
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    #[schemars(with = "String", extend("format" = "path"))]
+    pub private_key: PathBuf,
+}
+
+/// Whether callers must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificates {
+    /// Without one there is no connection.
+    #[default]
+    Required,
+    /// Routes say who needs one: `require.client_certificate`.
+    Optional,
 }
 
 /// Bounds on what a caller may send and hold open.

@@ -22,6 +22,8 @@ pub struct Loaded {
     pub config: Config,
     /// What works, and is likely not meant.
     pub warnings: Vec<Diagnostic>,
+    /// What was right once, or will be, such as a certificate that has expired: `check` fails on it, a process starts all the same.
+    pub lapsed: Vec<Diagnostic>,
 }
 
 /// Why there is no configuration. A process that was given it ends with exit code 78.
@@ -92,7 +94,7 @@ pub fn from_text(text: &str, file: &str, environment: &Environment, folder: &Pat
     let mut report = Report::new(&positions, &wrong, file, text);
     validate(&config, &mut report);
     files::resolve(&mut config, folder, &mut report);
-    let (found, warnings) = report.finish();
+    let (found, warnings, lapsed) = report.finish();
     mistakes.extend(found);
     if !mistakes.is_empty() {
         return Err(Error::Mistakes(in_order(mistakes)));
@@ -100,7 +102,7 @@ pub fn from_text(text: &str, file: &str, environment: &Environment, folder: &Pat
     for (index, route) in config.routes.iter_mut().enumerate() {
         route.name.get_or_insert_with(|| Route::default_name(index));
     }
-    Ok(Loaded { config, warnings })
+    Ok(Loaded { config, warnings, lapsed })
 }
 
 #[cfg(test)]
@@ -125,7 +127,7 @@ mod tests {
         assert_eq!(config.admin.address, "127.0.0.1:9901".parse().unwrap());
         assert_eq!(config.metrics.address, "127.0.0.1:9902".parse().unwrap());
         assert_eq!(config.token_services["default"].mint().wait, Duration::from_secs(10));
-        assert_eq!(config.upstreams["app"].host, "preserve");
+        assert_eq!(config.upstreams["app"].host(), "preserve");
         let route = &config.routes[0];
         assert_eq!(route.name.as_deref(), Some("route-1"));
         assert_eq!(

@@ -74,10 +74,13 @@ pub struct Require {
     /// By the claim's path (`realm_access.roles`): what must stand there.
     #[schemars(extend("propertyNames" = { "format": "claim-path" }))]
     pub claims: BTreeMap<String, Expected>,
+    /// What the caller's certificate must say: `subject`, `common_name`, `dns`, `uri`, `email`, `serial`, `sha256`.
+    #[schemars(extend("propertyNames" = { "format": "certificate-field" }))]
+    pub client_certificate: BTreeMap<String, Expected>,
 }
 
 impl Require {
-    /// Whether nothing is required.
+    /// Whether nothing is required of the token.
     pub fn is_empty(&self) -> bool {
         self.scopes.is_empty() && self.claims.is_empty()
     }

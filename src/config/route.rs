@@ -55,6 +55,8 @@ pub struct Route {
     pub session_refresh: Duration,
     /// What happens when the upstream answers 401 to an injected token.
     pub on_upstream_401: OnUpstream401,
+    /// What becomes of requests that go on past the end of their token: streams, WebSockets, long answers.
+    pub on_expiry: OnExpiry,
     /// How long a token that shows no expiry (a psToken) is used.
     #[serde(deserialize_with = "units::Duration::deserialize")]
     #[schemars(with = "units::Duration")]
@@ -81,6 +83,7 @@ impl Default for Route {
             keep_warm: false,
             session_refresh: Duration::from_secs(30 * 60),
             on_upstream_401: OnUpstream401::default(),
+            on_expiry: OnExpiry::default(),
             session_lifetime: Duration::from_secs(12 * 3600),
         }
     }
@@ -412,6 +415,17 @@ pub enum OnUpstream401 {
     Renew,
     /// The caller gets the 401, and nothing else happens.
     Pass,
+}
+
+/// What becomes of requests that go on past the end of their token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiry {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They are cut off when their token expires or is revoked; the caller comes again with its credential.
+    Close,
 }
 
 /// Headers towards the upstream, and back.

@@ -3,11 +3,13 @@
 mod addresses;
 mod credentials;
 mod headers;
+mod listeners;
 mod operation;
 mod policy;
 mod routes;
 mod services;
 mod sinks;
+mod upstreams;
 
 use super::Config;
 use super::diagnostic::{Diagnostic, Findings};
@@ -21,12 +23,19 @@ pub struct Report<'a> {
     wrong: &'a [String],
     mistakes: Findings<'a>,
     warnings: Findings<'a>,
+    lapsed: Findings<'a>,
 }
 
 impl<'a> Report<'a> {
     /// An empty report. Nothing is said about keys in or under which one of `wrong` lies: the reason may well be that one.
     pub const fn new(positions: &'a Positions, wrong: &'a [String], file: &'a str, text: &'a str) -> Self {
-        Self { positions, wrong, mistakes: Findings::new(file, text), warnings: Findings::new(file, text) }
+        Self {
+            positions,
+            wrong,
+            mistakes: Findings::new(file, text),
+            warnings: Findings::new(file, text),
+            lapsed: Findings::new(file, text),
+        }
     }
 
     /// Reports a mistake in the value of a key.
@@ -48,6 +57,11 @@ impl<'a> Report<'a> {
         self.warnings.add(self.positions.value(path), path, message, help);
     }
 
+    /// Reports what was right once, or will be: time alone made the difference.
+    pub fn lapse(&mut self, path: &KeyPath, message: impl Into<String>, help: impl Into<Option<String>>) {
+        self.lapsed.add(self.positions.value(path), path, message, help);
+    }
+
     fn is_wrong_already(&self, path: &KeyPath) -> bool {
         self.wrong.iter().any(|key| path.contains(key))
     }
@@ -63,16 +77,18 @@ impl<'a> Report<'a> {
         self.positions
     }
 
-    /// Mistakes and warnings.
-    pub fn finish(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
-        (self.mistakes.sorted(), self.warnings.sorted())
+    /// Mistakes, warnings, and what has lapsed.
+    pub fn finish(self) -> (Vec<Diagnostic>, Vec<Diagnostic>, Vec<Diagnostic>) {
+        (self.mistakes.sorted(), self.warnings.sorted(), self.lapsed.sorted())
     }
 }
 
 /// Runs all cross-checks.
 pub fn validate(config: &Config, report: &mut Report<'_>) {
     addresses::check(config, report);
+    listeners::check(config, report);
     operation::check(config, report);
+    upstreams::check(config, report);
     services::check(config, report);
     routes::check(config, report);
     sinks::check(config, report);

@@ -1,6 +1,6 @@
 //! One entry of the exchange: a credential, the token that stands for it, and what is planned for them.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub struct Entry {
     pub(super) credential: Credential,
     token: ArcSwap<Token>,
     marks: AtomicU8,
+    /// Taken out of use before its time: what rides on its tokens ends too.
+    invalidated: AtomicBool,
     agenda: Mutex<Agenda>,
 }
 
@@ -66,9 +68,26 @@ impl Entry {
     /// An entry for a token that was just minted at a caller's wish.
     pub(super) fn new(key: KeyedHash, grant: Arc<Grant>, credential: Credential, token: Token, checked: bool, now: Reading) -> Self {
         let agenda = Mutex::new(Agenda { last_used: now.uptime, ..Agenda::default() });
-        let entry = Self { key, grant, credential, token: ArcSwap::from_pointee(token), marks: AtomicU8::new(0), agenda };
+        let entry = Self {
+            key,
+            grant,
+            credential,
+            token: ArcSwap::from_pointee(token),
+            marks: AtomicU8::new(0),
+            invalidated: AtomicBool::new(false),
+            agenda,
+        };
         entry.plan(checked, now);
         entry
+    }
+
+    /// It is taken out of use before its time.
+    pub(super) fn invalidate(&self) {
+        self.invalidated.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_invalidated(&self) -> bool {
+        self.invalidated.load(Ordering::Acquire)
     }
 
     /// The token as it is now; it may have expired.

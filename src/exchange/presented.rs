@@ -198,7 +198,7 @@ impl Exchange {
         self.verdicts.insert(key, Arc::clone(verified));
     }
 
-    fn is_revoked_presented(&self, verifier: &Verifier, token: &Token) -> bool {
+    pub(super) fn is_revoked_presented(&self, verifier: &Verifier, token: &Token) -> bool {
         verifier.service.as_ref().is_some_and(|service| self.is_revoked(service, &token.value()))
     }
 

@@ -107,6 +107,7 @@ impl Exchange {
             return Err(unavailable("the ledger cannot be written".to_owned(), FULL_RETRY));
         }
         self.drop_token(&name, token);
+        self.endings.notify_waiters();
         self.end_session(service, token);
         self.enqueue(revocation);
         Ok(())
@@ -123,6 +124,7 @@ impl Exchange {
         service.revoke_token(token).await.map_err(on_behalf::refused)?;
         // Dead at the service already: where there is no room for it here, checks still find out.
         let _ = self.tombstones.set(name, None, self.clock.now());
+        self.endings.notify_waiters();
         self.end_session(service, token);
         self.metrics.revocation("ok");
         Ok(())

@@ -14,10 +14,11 @@ use hyper_util::client::legacy::Error as ClientError;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
+
+use crate::tls::client::Trust;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
@@ -41,20 +42,20 @@ pub enum ConnectError {
 /// Connects over TCP, with TLS where the URL says so, within a time-out for all of it.
 #[derive(Clone)]
 pub struct Connector {
-    https: HttpsConnector<HttpConnector<Resolver>>,
+    http: HttpConnector<Resolver>,
+    trust: Arc<Trust>,
     timeout: Duration,
 }
 
 impl Connector {
-    /// Connects with this TLS set-up, within `timeout`.
-    pub fn new(mut tls: ClientConfig, timeout: Duration) -> Self {
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    /// Connects with this TLS set-up as it is then, within `timeout`.
+    pub fn new(trust: Arc<Trust>, timeout: Duration) -> Self {
         let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
         http.enforce_http(false);
         http.set_nodelay(true);
         // Shared out among the addresses of a name, so that one that does not answer leaves time for the next.
         http.set_connect_timeout(Some(timeout));
-        Self { https: HttpsConnector::from((http, tls)), timeout }
+        Self { http, trust, timeout }
     }
 }
 
@@ -64,11 +65,12 @@ impl Service<Uri> for Connector {
     type Future = Connecting<Self::Response>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.https.poll_ready(context)
+        self.http.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, timeout) = (self.https.call(uri), self.timeout);
+        let mut https = HttpsConnector::from((self.http.clone(), self.trust.current()));
+        let (connecting, timeout) = (https.call(uri), self.timeout);
         Box::pin(async move {
             let stream = tokio::time::timeout(timeout, connecting).await.map_err(|_| ConnectError::TimedOut(timeout))??;
             Ok(TokioIo::new(Watched { stream: TokioIo::new(stream), watch: Watch::default() }))

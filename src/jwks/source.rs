@@ -22,8 +22,9 @@ use tokio::time::{self, Instant};
 use super::{Current, KeySet};
 use crate::config::token_service::ClientTls;
 use crate::http_client::connect::Connector;
-use crate::http_client::{failure, trust};
+use crate::http_client::failure;
 use crate::rate_limit::{By, RateLimit, Who};
+use crate::tls::client::{self, Trust};
 
 /// The longest key set that is read.
 const MAX_BYTES: usize = 512 * 1024;
@@ -82,6 +83,7 @@ enum Place {
 /// A server that publishes a set.
 struct Remote {
     uri: Uri,
+    trust: Arc<Trust>,
     client: Client<Connector, Empty<Bytes>>,
 }
 
@@ -137,12 +139,12 @@ impl Source {
     ///
     /// # Errors
     /// When a TLS file cannot be used.
-    pub fn url(uri: Uri, tls: &ClientTls) -> Result<Self, trust::Error> {
-        let config = trust::client_config(tls, uri.scheme_str() == Some("https"))?;
-        let connector = Connector::new(config, CONNECT_TIMEOUT);
+    pub fn url(uri: Uri, tls: &ClientTls) -> Result<Self, client::Error> {
+        let trust = Arc::new(Trust::new(tls, uri.scheme_str() == Some("https"))?);
+        let connector = Connector::new(Arc::clone(&trust), CONNECT_TIMEOUT);
         // A fetch is rare: no connection is kept for it, and none is found stale.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Ok(Self::new(Place::Url(Box::new(Remote { uri, client }))))
+        Ok(Self::new(Place::Url(Box::new(Remote { uri, trust, client }))))
     }
 
     fn new(place: Place) -> Self {
@@ -214,7 +216,7 @@ impl Source {
     pub async fn keep(self: Arc<Self>) {
         match &self.place {
             Place::File(file) => self.follow(file).await,
-            Place::Url(remote) => self.keep_fetching(remote).await,
+            Place::Url(remote) => drop(tokio::join!(self.keep_fetching(remote), remote.trust.keep())),
         }
     }
 

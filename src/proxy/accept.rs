@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,15 +24,28 @@ use tokio::time;
 use super::Proxy;
 pub use super::connection::Mode;
 use super::connection::{Connection, Idle};
+use super::http2;
 use super::inject::Caller;
 use super::limits::{Limits, Seats};
-use super::stream::CallerStream;
+use super::stream::{CallerStream, Framing};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::client_certificate;
+use crate::tls::server::Listening;
 
 /// The wait after an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// While draining, an idle connection is given this long to send the request that may be on its way.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
+
+/// What a listener's callers speak.
+pub enum Transport {
+    /// HTTP/1.1 without TLS.
+    Plain,
+    /// HTTP/2 without TLS, and nothing else.
+    H2c,
+    /// TLS, with either in it.
+    Tls(Arc<Listening>),
+}
 
 /// A bound listener and the proxy behind it.
 pub struct Listener {
@@ -39,6 +53,8 @@ pub struct Listener {
     pub socket: TcpListener,
     /// What becomes of its requests.
     pub mode: Mode,
+    /// What its callers speak.
+    pub transport: Transport,
     /// What its callers may take.
     pub limits: Limits,
     /// What serves them.
@@ -49,8 +65,8 @@ impl Listener {
     /// Accepts until `stop`, and what the kernel has accepted by then; later callers are refused, while the others are still served. `draining` makes
     /// answers say `Connection: close`.
     pub async fn run(self, connections: Arc<Connections>, draining: ShutdownWatch, mut stop: ShutdownWatch) {
-        let Self { socket, mode, limits, app } = self;
-        let door = Arc::new(Door { mode, limits, app, seats: Arc::default(), connections, draining });
+        let Self { socket, mode, transport, limits, app } = self;
+        let door = Arc::new(Door { mode, transport, limits, app, seats: Arc::default(), connections, draining });
         loop {
             tokio::select! {
                 biased;
@@ -73,6 +89,7 @@ impl Listener {
 /// What a listener's connections share. Not the socket: it closes while they are still served.
 struct Door {
     mode: Mode,
+    transport: Transport,
     limits: Limits,
     app: Arc<HttpProxy<Proxy>>,
     seats: Arc<Seats>,
@@ -111,11 +128,64 @@ impl Door {
         let _ = tcp.set_nodelay(true);
         let trusted = limits.trusted_peers.iter().any(|network| network.contains(&peer));
         let idle = Idle::new(Arc::clone(&connections.ticks), ticks(limits.idle_timeout));
-        let connection = Arc::new(Connection::new(Caller::new(peer, trusted), self.mode, limits, idle, self.draining.clone(), admission));
-        match CallerStream::new(tcp, Arc::clone(&connection), limits.header_timeout) {
-            Ok(stream) => connections.spawn(connection.clone(), Arc::clone(self).serve(stream, connection, self.draining.clone())),
-            Err(error) => tracing::error!(%error, "a connection could not be set up"),
+        let caller = Caller::new(peer, trusted, matches!(self.transport, Transport::Tls(_)));
+        let connection = Arc::new(Connection::new(caller, self.mode, limits, idle, self.draining.clone(), admission));
+        let door = Arc::clone(self);
+        let serving = {
+            let connection = Arc::clone(&connection);
+            async move {
+                if let Err(error) = door.serve(tcp, connection).await {
+                    tracing::error!(%error, "a connection could not be set up");
+                }
+            }
+        };
+        connections.spawn(connection, serving);
+    }
+
+    async fn serve(&self, tcp: TcpStream, connection: Arc<Connection>) -> pingora::Result<()> {
+        let timeout = self.limits.header_timeout;
+        match &self.transport {
+            Transport::Plain => {
+                let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), timeout, Framing::Http1)?;
+                self.serve_http1(Box::new(stream), &connection).await;
+            }
+            Transport::H2c => {
+                let is_http2 = time::timeout(timeout, begins_http2(&tcp)).await.unwrap_or_default();
+                let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
+                let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), timeout, framing)?;
+                if is_http2 { self.serve_http2(Box::new(stream), &connection).await } else { stream.refuse_http1().await }
+            }
+            Transport::Tls(listening) => {
+                let fd = tcp.as_raw_fd();
+                let shaken = time::timeout(timeout, listening.acceptor().accept(tcp)).await;
+                let Ok(Ok(tls)) = shaken else {
+                    self.connections.metrics.connection_refused("tls_handshake");
+                    let cause = shaken
+                        .map_or_else(|_| "too slow".to_owned(), |shaken| shaken.err().map(|error| error.to_string()).unwrap_or_default());
+                    tracing::debug!(peer = %connection.caller.address, cause, "connection closed: no TLS handshake");
+                    return Ok(());
+                };
+                let (_, session) = tls.get_ref();
+                if let Some(shown) = session.peer_certificates().and_then(<[_]>::first) {
+                    match client_certificate::read(shown) {
+                        Ok(certificate) => connection.show_certificate(certificate),
+                        Err(error) => tracing::warn!(peer = %connection.caller.address, %error, "a client certificate cannot be read"),
+                    }
+                }
+                if session.alpn_protocol() == Some(b"h2") {
+                    let stream = CallerStream::new(fd, tls, Arc::clone(&connection), timeout, Framing::Http2)?;
+                    self.serve_http2(Box::new(stream), &connection).await;
+                } else {
+                    let stream = CallerStream::new(fd, tls, Arc::clone(&connection), timeout, Framing::Http1)?;
+                    self.serve_http1(Box::new(stream), &connection).await;
+                }
+            }
         }
+        Ok(())
+    }
+
+    async fn serve_http2(&self, stream: pingora::protocols::Stream, connection: &Connection) {
+        http2::serve(http2::Serving { app: &self.app, limits: &self.limits, draining: &self.draining }, stream, connection).await;
     }
 
     /// pingora sets no bound of its own on writes: a caller who reads nothing would hold the connection, and the upstream's, for ever.
@@ -126,27 +196,35 @@ impl Door {
     }
 
     /// Serves one connection, request after request.
-    async fn serve(self: Arc<Self>, stream: CallerStream, connection: Arc<Connection>, draining: ShutdownWatch) {
-        let mut session = self.session(Box::new(stream));
+    async fn serve_http1(&self, stream: pingora::protocols::Stream, connection: &Connection) {
+        let draining = &self.draining;
+        let mut session = self.session(stream);
         // pingora counts in whole seconds. Later requests are awaited without a timer: see `Connections::sweep`.
         session.set_keepalive(Some(self.limits.header_timeout.as_secs().max(1)));
         // Else a request that comes while another is served would break that one's answer off (RFC 9112 section 9.3.2). pingora hands this on to the
         // connection's later sessions.
         session.set_pipelining_enabled(true);
-        let mut next = self.app.process_new_http(session, &draining).await;
+        let mut next = self.app.process_new_http(session, draining).await;
         while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
             connection.await_request();
             let mut session = self.session(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            next = self.app.process_new_http(session, &draining).await;
+            next = self.app.process_new_http(session, draining).await;
         }
     }
 }
 
+/// Whether a connection begins as HTTP/2 does (RFC 9113 section 3.4), as far as its first bytes tell. Takes nothing from it.
+async fn begins_http2(tcp: &TcpStream) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut first = [0; PREFACE.len()];
+    tcp.peek(&mut first).await.is_ok_and(|count| count > 0 && PREFACE.starts_with(&first[..count]))
+}
+
 /// A sender that is gone means the same: nobody is left to serve for.
-async fn stopped(stop: &mut ShutdownWatch) {
+pub(super) async fn stopped(stop: &mut ShutdownWatch) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -177,12 +255,14 @@ impl Connections {
 
     fn spawn(self: &Arc<Self>, connection: Arc<Connection>, serving: impl Future<Output = ()> + Send + 'static) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let served = Arc::clone(&connection);
         self.lock().insert(id, (connection, None));
         let place = Place { id, connections: Arc::clone(self) };
         let task = tokio::spawn(async move {
             let _place = place;
             serving.await;
         });
+        served.serve_in(task.abort_handle());
         // The task may have ended already; then its place is gone.
         if let Some((_, handle)) = self.lock().get_mut(&id) {
             *handle = Some(task.abort_handle());

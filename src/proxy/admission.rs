@@ -1,5 +1,6 @@
 //! From a request to the token that it goes on with, or to the refusal: rate limit, credential, exchange, policy.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use http::header::HeaderMap;
 use super::inject::Caller;
 use super::route::Way;
 use super::{Access, Action, Route};
+use crate::claims::Claims;
 use crate::credential::{self, Kind, Presented};
 use crate::exchange::{self, Exchange, Granted, Lookup, OwnKey, Part};
 use crate::rate_limit::{By, Standing, Who};
@@ -32,6 +34,18 @@ impl Bearer {
             Self::Presented(token) => token,
         }
     }
+
+    /// The credential as a number: the same for the same one, as long as bearerd runs.
+    pub(super) fn key(&self) -> u64 {
+        match self {
+            Self::Minted(granted) => granted.key().number(),
+            Self::Presented(token) => {
+                let mut hasher = DefaultHasher::new();
+                token.authorization().as_bytes().hash(&mut hasher);
+                hasher.finish()
+            }
+        }
+    }
 }
 
 /// What a request is judged by.
@@ -39,6 +53,8 @@ pub(super) struct Asked<'r> {
     pub(super) headers: &'r HeaderMap,
     pub(super) query: Option<&'r str>,
     pub(super) caller: &'r Caller,
+    /// What the caller's certificate says.
+    pub(super) certificate: Option<&'r Claims>,
     pub(super) at: Instant,
 }
 
@@ -122,6 +138,9 @@ impl Admission {
             Some(limit) if limit.by == By::Peer => count(route, Who::peer(asked.caller.origin(asked.headers)), asked.at, standing)?,
             Some(limit) if limit.by == By::Route => count(route, Who::Everybody, asked.at, standing)?,
             _ => {}
+        }
+        if let Some(refusal) = route.policy.refuses_certificate(asked.certificate) {
+            return Err(refusal.into());
         }
         let presented = match &route.access {
             Access::Public => {

@@ -1,13 +1,16 @@
 //! One connection from a caller: what is known of it, and where it stands.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pingora::protocols::Digest;
 use pingora::server::ShutdownWatch;
+use tokio::sync::Notify;
+use tokio::task::{self, AbortHandle};
 
 use super::inject::Caller;
 use super::limits::{Admission, Limits};
+use crate::claims::Claims;
 use crate::decision::Deciding;
 
 /// Where a connection stands between requests and within one.
@@ -36,7 +39,6 @@ pub enum Mode {
 }
 
 /// What bearerd knows of a connection; shared between its stream and its requests.
-#[derive(Debug)]
 pub struct Connection {
     /// Who calls.
     pub caller: Caller,
@@ -51,6 +53,14 @@ pub struct Connection {
     header_due: AtomicBool,
     idle: Idle,
     draining: ShutdownWatch,
+    /// What the certificate says that the caller showed.
+    certificate: OnceLock<Claims>,
+    task: OnceLock<AbortHandle>,
+    is_shared: AtomicBool,
+    /// The requests that are to be cut off, by their tasks, where it is shared.
+    doomed: Mutex<Vec<task::Id>>,
+    /// Told when there are some.
+    ending: Notify,
     /// Freed when the connection ends.
     _admission: Admission,
 }
@@ -92,6 +102,11 @@ impl Connection {
             header_due: AtomicBool::new(true),
             idle,
             draining,
+            certificate: OnceLock::new(),
+            task: OnceLock::new(),
+            is_shared: AtomicBool::new(false),
+            doomed: Mutex::default(),
+            ending: Notify::new(),
             _admission: admission,
         }
     }
@@ -99,6 +114,49 @@ impl Connection {
     /// The connection of a request.
     pub(super) fn of(digest: Option<&Digest>) -> Option<&Arc<Self>> {
         digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// The caller has shown a certificate that the handshake found good.
+    pub(super) fn show_certificate(&self, certificate: Claims) {
+        // There is one handshake.
+        let _ = self.certificate.set(certificate);
+    }
+
+    /// What the caller's certificate says, where it has shown one.
+    pub fn certificate(&self) -> Option<&Claims> {
+        self.certificate.get()
+    }
+
+    /// The task that serves it, for [`Connection::cut`].
+    pub(super) fn serve_in(&self, task: AbortHandle) {
+        // It is served once.
+        let _ = self.task.set(task);
+    }
+
+    /// Many requests share it: each has a task of its own.
+    pub(super) fn share(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Cuts a request off, and with it the connection; a shared one ends when its other requests are answered.
+    pub(super) fn cut(&self, request: task::Id) {
+        if self.is_shared.load(Ordering::Relaxed) {
+            self.doomed.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+            self.ending.notify_one();
+        } else if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    /// Waits until requests of a shared connection are to be cut off.
+    pub(super) async fn doomed(&self) -> Vec<task::Id> {
+        self.ending.notified().await;
+        std::mem::take(&mut *self.doomed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a request is being served or, on HTTP/2, has ever been.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.is(Phase::Serving)
     }
 
     /// The next request may come.

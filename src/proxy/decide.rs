@@ -55,7 +55,8 @@ impl Proxy {
         if let Action::TokenApi(_) = route.action {
             return Err(Refusal::new(Reason::NoRoute, "The token API is not behind the proxy that asks."));
         }
-        let asked = Asked { headers: asking.headers, query, caller: &connection.caller, at: ctx.started };
+        // The certificate of the proxy that asks says nothing of its caller.
+        let asked = Asked { headers: asking.headers, query, caller: &connection.caller, certificate: None, at: ctx.started };
         if route.enforce {
             let decided = self.admission.decide(route, &asked, &mut ctx.standing).await;
             ctx.bearer = decided.map_err(|denial| {
@@ -83,7 +84,7 @@ impl Proxy {
         if let Some(token) = ctx.bearer.as_ref().map(Bearer::token) {
             headers.push(("Authorization", token.authorization().clone()));
         }
-        let circumstances = Circumstances { peer: &connection.caller.header, request_id };
+        let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: None };
         let told = super::told(route, ctx.bearer.as_ref());
         headers.extend(told.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
         let doomed = self.managed.doomed(&route.removed, &session.req_header().headers);

@@ -5,11 +5,12 @@
 
 use std::net::IpAddr;
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
 use crate::authorize::{Circumstances, Rendered};
+use crate::claims::Claims;
 use crate::credential::{Scheme, Source, scheme};
 use crate::token::Token;
 
@@ -143,13 +144,20 @@ pub struct Caller {
     pub trusted: bool,
     /// The address as a header value, made once.
     pub header: HeaderValue,
+    /// Whether it speaks TLS to us.
+    pub over_tls: bool,
 }
 
 impl Caller {
     /// A caller at `address`.
-    pub fn new(address: IpAddr, trusted: bool) -> Self {
+    pub fn new(address: IpAddr, trusted: bool, over_tls: bool) -> Self {
         let header = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, trusted, header }
+        Self { address, trusted, header, over_tls }
+    }
+
+    /// For `X-Forwarded-Proto`.
+    const fn scheme(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.over_tls { "https" } else { "http" })
     }
 
     /// Who is behind the peer: the address that a trusted one was called from, else the peer's own (CVE-2026-110726: nobody else's word counts).
@@ -174,6 +182,8 @@ pub struct Facts<'a> {
     pub told: &'a [(&'static str, Rendered)],
     /// The `Host` to send, where it is not the caller's.
     pub host: Option<&'a HeaderValue>,
+    /// What the caller's certificate says.
+    pub certificate: Option<&'a Claims>,
     /// The version that the caller spoke.
     pub version: Version,
 }
@@ -184,7 +194,9 @@ pub struct Facts<'a> {
 /// When a header cannot be set: too many of them.
 pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, facts: &Facts<'_>) -> pingora::Result<()> {
     to_origin_form(request);
+    name_host(request)?;
     let forwarded_host = request.headers.get(HOST).cloned();
+    let wants_trailers = request.version == Version::HTTP_2 && wants_trailers(&request.headers);
     strip_headers(request, managed, removed, facts.caller.trusted);
     if !managed.query.is_empty() {
         strip_query(request, &managed.query)?;
@@ -196,9 +208,16 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, fa
     set_forwarded(request, facts.caller, forwarded_host)?;
     request.insert_header(REQUEST_ID, facts.request_id.clone())?;
     // One more line keeps those of proxies before us (RFC 9110 section 7.6.3).
-    let via = if facts.version == Version::HTTP_10 { "1.0 bearerd" } else { "1.1 bearerd" };
+    let via = match facts.version {
+        Version::HTTP_10 => "1.0 bearerd",
+        Version::HTTP_2 => "2.0 bearerd",
+        _ => "1.1 bearerd",
+    };
     request.append_header(VIA, HeaderValue::from_static(via))?;
-    let circumstances = Circumstances { peer: &facts.caller.header, request_id: facts.request_id };
+    if wants_trailers {
+        request.insert_header(TE, HeaderValue::from_static("trailers"))?;
+    }
+    let circumstances = Circumstances { peer: &facts.caller.header, request_id: facts.request_id, certificate: facts.certificate };
     for (name, rendered) in facts.told {
         if let Some(value) = rendered.value(&circumstances) {
             request.insert_header(*name, value)?;
@@ -223,6 +242,7 @@ pub fn section_bytes(request: &RequestHeader) -> usize {
 /// When a header cannot be set.
 pub fn pass_on(request: &mut RequestHeader, host: Option<&HeaderValue>) -> pingora::Result<()> {
     to_origin_form(request);
+    name_host(request)?;
     host.map_or(Ok(()), |host| request.insert_header(HOST, host.clone()))
 }
 
@@ -232,6 +252,20 @@ fn to_origin_form(request: &mut RequestHeader) {
         // pingora keeps only the path in the URI, and the whole beside it; this drops the whole.
         request.set_uri(request.uri.clone());
     }
+}
+
+/// HTTP/2 names the host outside the headers (RFC 9113 section 8.3.1). Said there, it lasts whatever becomes of the target; pingora puts it back.
+fn name_host(request: &mut RequestHeader) -> pingora::Result<()> {
+    match request.uri.authority().filter(|_| !request.headers.contains_key(HOST)).map(|authority| HeaderValue::try_from(authority.as_str()))
+    {
+        Some(Ok(host)) => request.insert_header(HOST, host),
+        _ => Ok(()),
+    }
+}
+
+/// gRPC servers want to hear that trailers arrive; over HTTP/2 on both sides they do.
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
 }
 
 fn strip_headers(request: &mut RequestHeader, managed: &Managed, removed: &Names, trusted: bool) {
@@ -266,7 +300,7 @@ fn strip_public_authorization(request: &mut RequestHeader, managed: &Managed) {
 fn set_forwarded(request: &mut RequestHeader, caller: &Caller, host: Option<HeaderValue>) -> pingora::Result<()> {
     if !caller.trusted {
         request.insert_header(FORWARDED_FOR, caller.header.clone())?;
-        request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+        request.insert_header(FORWARDED_PROTO, caller.scheme())?;
         if let Some(host) = host {
             request.insert_header(FORWARDED_HOST, host)?;
         }
@@ -275,7 +309,7 @@ fn set_forwarded(request: &mut RequestHeader, caller: &Caller, host: Option<Head
     let chain = forwarded_chain(request, &caller.header);
     request.insert_header(FORWARDED_FOR, chain)?;
     if !request.headers.contains_key(FORWARDED_PROTO) {
-        request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+        request.insert_header(FORWARDED_PROTO, caller.scheme())?;
     }
     if let Some(host) = host.filter(|_| !request.headers.contains_key(FORWARDED_HOST)) {
         request.insert_header(FORWARDED_HOST, host)?;

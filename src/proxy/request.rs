@@ -1,7 +1,7 @@
 //! The door: what a request must be before it is looked at. pingora's parser has refused most malformed HTTP by then; this is the rest.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
@@ -64,10 +64,12 @@ fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
 /// `Host` must be there in HTTP/1.1 and be an authority (RFC 9112 section 3.2); pingora has seen to it that it is one and that an absolute-form
 /// target says the same.
 fn authority(request: &RequestHeader) -> Result<&str, Refusal> {
-    let Some(host) = request.headers.get(HOST) else {
+    // HTTP/2 names it outside the headers; pingora has seen to it that both say the same.
+    let named = request.uri.authority().filter(|_| request.version == Version::HTTP_2).map(|authority| Ok(authority.as_str()));
+    let Some(host) = named.or_else(|| request.headers.get(HOST).map(HeaderValue::to_str)) else {
         return if request.version == Version::HTTP_10 { Ok("") } else { Err(bad("The header `Host` is missing.")) };
     };
-    let text = host.to_str().map_err(|_| bad("The header `Host` is not a host."))?;
+    let text = host.map_err(|_| bad("The header `Host` is not a host."))?;
     let (name, port) = match text.rfind(']') {
         Some(end) => (&text[..=end], &text[end + 1..]),
         None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),

@@ -24,6 +24,8 @@ pub struct Route {
     pub action: Action,
     /// An upstream's 401 to an injected token makes bearerd mint another (`on_upstream_401`).
     pub renew_on_401: bool,
+    /// Requests are cut off when their token is over (`on_expiry: close`).
+    pub ends_with_token: bool,
     /// Refusals are carried out; else they are only counted, and requests go on as they came.
     pub enforce: bool,
     /// How often one may come.

@@ -1,8 +1,9 @@
 //! The stream that pingora reads and writes: it bounds header sections, and sends answers neither in pieces nor late.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +16,6 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::connection::Connection;
@@ -27,8 +27,10 @@ use crate::refusal::{Reason, Refusal};
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// The stream of a connection: buffered, so that header and body leave in one send, and with a deadline on header sections.
-pub(super) struct CallerStream {
-    inner: BufWriter<TcpStream>,
+pub(super) struct CallerStream<T> {
+    inner: BufWriter<T>,
+    fd: RawFd,
+    framing: Framing,
     connection: Arc<Connection>,
     /// pingora hands this to every request of the connection; it carries the [`Connection`].
     digest: Arc<ProxyDigest>,
@@ -42,18 +44,41 @@ pub(super) struct CallerStream {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
+/// Whose messages go over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// HTTP/1: header sections are ours to bound.
+    Http1,
+    /// HTTP/2: frames, which have bounds and flushes of their own.
+    Http2,
+}
+
+/// A transport under HTTP: TCP, or TLS over it.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static> Transport for T {}
+
 /// As much as a usual answer; larger writes pass it by.
 const WRITE_BUFFER: usize = 4096;
 /// Bytes that are thrown away at a time.
 const WASTE: usize = 4096;
 
-impl CallerStream {
-    pub(super) fn new(tcp: TcpStream, connection: Arc<Connection>, header_timeout: Duration) -> pingora::Result<Self> {
+impl<T: Transport> CallerStream<T> {
+    /// Over `transport`, whose socket is `fd`.
+    pub(super) fn new(
+        fd: RawFd,
+        transport: T,
+        connection: Arc<Connection>,
+        header_timeout: Duration,
+        framing: Framing,
+    ) -> pingora::Result<Self> {
         let response = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = Arc::new(ProxyDigest::new(response, Some(Box::new(Arc::clone(&connection)))));
-        let socket = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
+        let socket = Arc::new(SocketDigest::from_raw_fd(fd));
         Ok(Self {
-            inner: BufWriter::with_capacity(WRITE_BUFFER, tcp),
+            inner: BufWriter::with_capacity(WRITE_BUFFER, transport),
+            fd,
+            framing,
             connection,
             digest,
             socket,
@@ -77,7 +102,18 @@ impl CallerStream {
     fn refuse(&mut self, cx: &mut Context<'_>, refusal: &Refusal, kind: io::ErrorKind) -> io::Result<()> {
         // A fresh connection's send buffer takes this at once; where it does not, the caller reads nothing anyway.
         let _ = Pin::new(self.inner.get_mut()).poll_write(cx, last_answer(refusal).as_bytes());
+        // In TLS what was written waits for this.
+        let _ = Pin::new(self.inner.get_mut()).poll_flush(cx);
         Err(io::Error::new(kind, refusal.reason.as_str()))
+    }
+
+    /// Answers a caller who speaks HTTP/1 where only HTTP/2 is spoken.
+    pub(super) async fn refuse_http1(mut self) {
+        let detail =
+            "This listener speaks HTTP/2 without TLS (`h2c`), and nothing else: begin with its preface (`curl --http2-prior-knowledge`).";
+        let _ = self.inner.write_all(last_answer(&Refusal::new(Reason::BadRequest, detail)).as_bytes()).await;
+        let _ = self.inner.shutdown().await;
+        poll_fn(|cx| self.poll_rest(cx)).await;
     }
 
     /// Reads and throws away until the caller closes, or for [`LINGER`].
@@ -111,8 +147,11 @@ fn last_answer(refusal: &Refusal) -> String {
     )
 }
 
-impl AsyncRead for CallerStream {
+impl<T: Transport> AsyncRead for CallerStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.framing == Framing::Http2 {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
         // More is asked for, so the section goes on. pingora itself would keep a mebibyte of it.
         if self.section > self.connection.header_bytes && self.connection.in_header() {
             let detail =
@@ -145,10 +184,10 @@ impl AsyncRead for CallerStream {
     }
 }
 
-impl AsyncWrite for CallerStream {
+impl<T: Transport> AsyncWrite for CallerStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
-        if !self.connection.writes_header() {
+        if self.framing == Framing::Http1 && !self.connection.writes_header() {
             // Some of a body: pingora itself flushes one of known length only at its end, and a slow one should arrive as it comes. What the kernel
             // does not take now goes with the next write.
             let _ = Pin::new(&mut self.inner).poll_flush(cx)?;
@@ -163,7 +202,7 @@ impl AsyncWrite for CallerStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
         // Refused by pingora's parser: the caller may still be sending.
-        if self.connection.in_header() { self.poll_rest(cx).map(Ok) } else { Poll::Ready(Ok(())) }
+        if self.framing == Framing::Http1 && self.connection.in_header() { self.poll_rest(cx).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -176,42 +215,42 @@ impl AsyncWrite for CallerStream {
 }
 
 #[async_trait]
-impl Shutdown for CallerStream {
+impl<T: Transport> Shutdown for CallerStream<T> {
     async fn shutdown(&mut self) {
         // The caller may be gone already; there is nobody to tell.
         let _ = self.inner.shutdown().await;
     }
 }
 
-impl UniqueID for CallerStream {
+impl<T: Transport> UniqueID for CallerStream<T> {
     fn id(&self) -> UniqueIDType {
-        self.inner.get_ref().as_raw_fd()
+        self.fd
     }
 }
 
-impl Ssl for CallerStream {}
+impl<T: Transport> Ssl for CallerStream<T> {}
 
-impl Peek for CallerStream {}
+impl<T: Transport> Peek for CallerStream<T> {}
 
-impl GetTimingDigest for CallerStream {
+impl<T: Transport> GetTimingDigest for CallerStream<T> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }
 }
 
-impl GetProxyDigest for CallerStream {
+impl<T: Transport> GetProxyDigest for CallerStream<T> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(Arc::clone(&self.digest))
     }
 }
 
-impl GetSocketDigest for CallerStream {
+impl<T: Transport> GetSocketDigest for CallerStream<T> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         Some(Arc::clone(&self.socket))
     }
 }
 
-impl fmt::Debug for CallerStream {
+impl<T: Transport> fmt::Debug for CallerStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "connection from {}", self.connection.caller.address)
     }

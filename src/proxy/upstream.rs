@@ -1,15 +1,25 @@
 //! Upstreams: their servers' addresses, resolved in the background, and the next one to ask.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+mod health_check;
+mod secured;
+mod server;
 
-use arc_swap::ArcSwap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use pingora::proxy::Session;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{ALPN, HttpPeer};
 use tokio::{net, time};
+
+use crate::tls::files::{self, Followed};
+pub use health_check::HealthCheck;
+use secured::Secured;
+pub use secured::Tls;
+pub use server::{Ejection, Health};
 
 /// Attempts at upstreams for one request: room for a connect failure and a replay.
 pub const MAX_ATTEMPTS: usize = 3;
@@ -44,23 +54,101 @@ pub enum HostPolicy {
     Fixed(HeaderValue),
 }
 
+/// How an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2; without TLS by prior knowledge.
+    Http2,
+    /// Either, as the server chooses in TLS.
+    Any,
+}
+
+/// Which of several servers is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in its turn.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The same one for the same key.
+    Consistent,
+}
+
+/// Everything that is configured of an upstream beside its name and servers.
+pub struct Manner {
+    /// The `Host` that it sees.
+    pub host: HostPolicy,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// TLS towards it.
+    pub tls: Option<Tls>,
+    /// Which server is asked.
+    pub balance: Balance,
+    /// What is asked of servers behind requests.
+    pub health_check: Option<HealthCheck>,
+    /// When a server is left alone.
+    pub ejection: Ejection,
+    /// How often names are resolved again.
+    pub dns_refresh: Duration,
+    /// Bytes of a header section that it takes.
+    pub header_bytes: usize,
+}
+
 /// One or more servers that serve the same.
 pub struct Upstream {
     name: String,
-    host: HostPolicy,
-    timeouts: Timeouts,
+    manner: Manner,
     servers: Vec<Server>,
-    /// Every address of every server, with its place in `servers`.
-    peers: ArcSwap<Vec<(usize, HttpPeer)>>,
+    /// Every address of every server.
+    peers: ArcSwap<Vec<Peer>>,
+    secured: ArcSwapOption<Secured>,
+    /// Held while `peers` is built anew.
+    rebuilding: Mutex<()>,
     next: AtomicUsize,
-    dns_refresh: Duration,
-    header_bytes: usize,
+    generation: u64,
+}
+
+/// One address to ask.
+struct Peer {
+    /// The place of its server in `servers`.
+    place: usize,
+    address: HttpPeer,
+    health: Arc<Health>,
+    /// The address as a number, for [`Balance::Consistent`].
+    hash: u64,
+}
+
+/// An address that was picked for a request.
+pub struct Picked {
+    /// The place of its server, for [`Upstream::host`].
+    pub place: usize,
+    /// How to connect.
+    pub peer: Box<HttpPeer>,
+    /// How it does; none where there is no other to ask.
+    pub health: Option<Arc<Health>>,
+}
+
+/// What picks among servers.
+#[derive(Clone, Copy)]
+pub struct Choice<'a> {
+    /// For [`Balance::Consistent`]: asked only where it counts.
+    pub key: &'a dyn Fn() -> u64,
+    /// Those that have failed this request.
+    pub tried: &'a [SocketAddr],
+    /// The time of the request.
+    pub at: Instant,
 }
 
 struct Server {
     /// `host:port` as configured.
     text: String,
     header: HeaderValue,
+    /// The host alone, as a certificate names it.
+    host: String,
     addresses: ArcSwap<Vec<SocketAddr>>,
 }
 
@@ -75,34 +163,43 @@ pub enum Error {
         /// The text.
         server: String,
     },
+    /// A TLS file cannot be used.
+    #[error("upstream `{upstream}`: {cause}")]
+    Tls {
+        /// The upstream.
+        upstream: String,
+        /// Why.
+        cause: files::Error,
+    },
 }
 
 /// The wait before a name that did not resolve is asked for again.
 const DNS_RETRY: Duration = Duration::from_secs(1);
+/// Requests at one time on an HTTP/2 connection to a server.
+const STREAMS: usize = 100;
+/// Bytes that a server may send ahead on one stream, and on all of a connection.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// How often an HTTP/2 connection is looked after, so that a dead one is not used again.
+const PING: Duration = Duration::from_secs(30);
 
 impl Upstream {
-    /// Addresses among `servers` can be used at once; names once [`Upstream::keep_resolving`] runs.
+    /// Addresses among `servers` can be used at once; names once [`Upstream::keep`] runs.
     ///
     /// # Errors
-    /// When a server cannot be a `Host`.
-    pub fn new(
-        name: &str,
-        servers: &[String],
-        host: HostPolicy,
-        timeouts: Timeouts,
-        dns_refresh: Duration,
-        header_bytes: usize,
-    ) -> Result<Self, Error> {
+    /// When a server cannot be a `Host`, or a TLS file cannot be used.
+    pub fn new(name: &str, servers: &[String], manner: Manner) -> Result<Self, Error> {
         let servers = servers.iter().map(|text| Server::new(name, text)).collect::<Result<Vec<_>, _>>()?;
+        let secured = manner.tls.as_ref().map(Tls::read).transpose().map_err(|cause| Error::Tls { upstream: name.to_owned(), cause })?;
         let upstream = Self {
             name: name.to_owned(),
-            host,
-            timeouts,
+            manner,
             servers,
             peers: ArcSwap::default(),
+            secured: ArcSwapOption::from_pointee(secured),
+            rebuilding: Mutex::default(),
             next: AtomicUsize::new(0),
-            dns_refresh,
-            header_bytes,
+            generation: secured::next_generation(),
         };
         upstream.rebuild();
         Ok(upstream)
@@ -110,7 +207,12 @@ impl Upstream {
 
     /// Bytes of a header section that it takes.
     pub const fn header_bytes(&self) -> usize {
-        self.header_bytes
+        self.manner.header_bytes
+    }
+
+    /// When its servers are left alone.
+    pub const fn ejection(&self) -> Ejection {
+        self.manner.ejection
     }
 
     /// Its name in the configuration.
@@ -118,12 +220,33 @@ impl Upstream {
         &self.name
     }
 
-    /// The next address in turn and the place of its server; none while no name has resolved.
-    pub fn pick(&self) -> Option<(usize, Box<HttpPeer>)> {
+    /// The next address; none while no name has resolved. Those that have failed this request come last, those that do badly before them.
+    pub fn pick(&self, choice: Choice<'_>) -> Option<Picked> {
         let peers = self.peers.load();
-        let turn = if peers.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let (server, peer) = peers.get(turn % peers.len().max(1))?;
-        Some((*server, Box::new(peer.clone())))
+        let only = peers.len() == 1;
+        let peer = if only { peers.first()? } else { self.choose(&peers, choice)? };
+        Some(Picked { place: peer.place, peer: Box::new(peer.address.clone()), health: (!only).then(|| Arc::clone(&peer.health)) })
+    }
+
+    fn choose<'p>(&self, peers: &'p [Peer], Choice { key, tried, at }: Choice<'_>) -> Option<&'p Peer> {
+        let count = peers.len();
+        if self.manner.balance == Balance::Consistent {
+            // Rendezvous hashing: who has the highest number for this key. The rest keep theirs when one is gone.
+            let key = key();
+            return peers.iter().max_by_key(|peer| (peer.rank(tried, at), mix(key ^ peer.hash)));
+        }
+        let start = match self.manner.balance {
+            Balance::Random => fastrand::usize(..count.max(1)),
+            _ => self.next.fetch_add(1, Ordering::Relaxed),
+        };
+        let in_turn = (0..count).filter_map(|step| peers.get((start.wrapping_add(step)) % count));
+        // The first of the best rank.
+        in_turn.reduce(|best, other| if other.rank(tried, at) > best.rank(tried, at) { other } else { best })
+    }
+
+    /// Whether there is an address that has not failed this request.
+    pub fn has_other(&self, tried: &[SocketAddr]) -> bool {
+        self.peers.load().iter().any(|peer| !tried.contains(&peer.health.address()))
     }
 
     /// How many addresses there are to try.
@@ -134,21 +257,46 @@ impl Upstream {
     /// The `Host` to send to the server at `place`; none to leave the caller's. A caller of HTTP/1.0 may have none, but the server is spoken to in
     /// HTTP/1.1, which demands one (RFC 9112 section 3.2).
     pub fn host(&self, place: usize, caller_has_one: bool) -> Option<&HeaderValue> {
-        match &self.host {
+        match &self.manner.host {
             HostPolicy::Preserve if caller_has_one => None,
             HostPolicy::Preserve | HostPolicy::Server => self.servers.get(place).map(|server| &server.header),
             HostPolicy::Fixed(name) => Some(name),
         }
     }
 
-    /// Resolves names for as long as the process lives; returns at once where there are none. A name that fails keeps its last addresses.
-    pub async fn keep_resolving(self: Arc<Self>) {
+    /// Resolves names, follows TLS files and checks health for as long as the process lives.
+    pub async fn keep(self: Arc<Self>) {
+        tokio::join!(self.keep_resolving(), self.keep_secured(), health_check::keep(Arc::clone(&self)));
+    }
+
+    /// Returns at once where there are no names. A name that fails keeps its last addresses.
+    async fn keep_resolving(&self) {
         if self.servers.iter().all(|server| server.text.parse::<SocketAddr>().is_ok()) {
             return;
         }
+        let refresh = self.manner.dns_refresh;
         loop {
-            let wait = if self.resolve().await { self.dns_refresh } else { self.dns_refresh.min(DNS_RETRY) };
+            let wait = if self.resolve().await { refresh } else { refresh.min(DNS_RETRY) };
             time::sleep(wait).await;
+        }
+    }
+
+    /// Returns at once where there is no TLS. Files that cannot be used are told, and what was there before stays.
+    async fn keep_secured(&self) {
+        let Some(tls) = &self.manner.tls else { return };
+        let mut files = Followed::new(tls.paths());
+        loop {
+            files.changed().await;
+            match tls.read() {
+                Ok(secured) => {
+                    self.secured.store(Some(Arc::new(secured)));
+                    self.rebuild();
+                    tracing::info!(upstream = self.name, "the upstream's TLS files changed and are used");
+                }
+                Err(error) => {
+                    tracing::error!(upstream = self.name, %error, "the upstream's TLS files changed and cannot be used; the former ones stay")
+                }
+            }
         }
     }
 
@@ -174,30 +322,73 @@ impl Upstream {
         resolved
     }
 
-    /// Interleaves the servers, so that turns go round servers first, then round each one's addresses.
+    /// Interleaves the servers, so that turns go round servers first, then round each one's addresses. What is known of an address stays.
     fn rebuild(&self) {
+        let _rebuilding = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, secured) = (self.peers.load_full(), self.secured.load_full());
         let addresses: Vec<_> = self.servers.iter().map(|server| server.addresses.load_full()).collect();
         let most = addresses.iter().map(|list| list.len()).max().unwrap_or(0);
         let mut peers = Vec::new();
         for turn in 0..most {
             for (place, list) in addresses.iter().enumerate() {
-                if let Some(address) = list.get(turn) {
-                    peers.push((place, self.peer(*address)));
-                }
+                let Some(&address) = list.get(turn) else { continue };
+                let health = known.iter().find(|peer| peer.health.address() == address).map(|peer| Arc::clone(&peer.health));
+                peers.push(Peer {
+                    place,
+                    address: self.peer(address, &self.servers[place].host, secured.as_deref()),
+                    health: health.unwrap_or_else(|| Health::new(address)),
+                    hash: number(&address),
+                });
             }
         }
         self.peers.store(Arc::new(peers));
     }
 
-    fn peer(&self, address: SocketAddr) -> HttpPeer {
-        let mut peer = HttpPeer::new(address, false, String::new());
-        peer.options.connection_timeout = Some(self.timeouts.connect);
-        peer.options.total_connection_timeout = Some(self.timeouts.connect);
-        peer.options.read_timeout = Some(self.timeouts.read);
-        peer.options.write_timeout = Some(self.timeouts.write);
-        peer.options.idle_timeout = Some(self.timeouts.idle);
+    fn peer(&self, address: SocketAddr, host: &str, secured: Option<&Secured>) -> HttpPeer {
+        let Manner { timeouts, protocol, tls, .. } = &self.manner;
+        // Never without a name in TLS: pingora would not look at the certificate then.
+        let sni = tls.as_ref().map(|tls| tls.sni.clone().unwrap_or_else(|| host.to_owned())).unwrap_or_default();
+        let mut peer = HttpPeer::new(address, tls.is_some(), sni);
+        peer.group_key = self.generation;
+        if let (Some(tls), Some(secured)) = (tls, secured) {
+            secured.apply(&mut peer, tls.verify);
+        }
+        peer.options.alpn = match protocol {
+            Protocol::Http1 => ALPN::H1,
+            Protocol::Http2 => ALPN::H2,
+            Protocol::Any => ALPN::H2H1,
+        };
+        peer.options.max_h2_streams = STREAMS;
+        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+        peer.options.h2_ping_interval = (*protocol != Protocol::Http1).then_some(PING);
+        peer.options.connection_timeout = Some(timeouts.connect);
+        peer.options.total_connection_timeout = Some(timeouts.connect);
+        peer.options.read_timeout = Some(timeouts.read);
+        peer.options.write_timeout = Some(timeouts.write);
+        peer.options.idle_timeout = Some(timeouts.idle);
         peer
     }
+}
+
+impl Peer {
+    /// Better is greater.
+    fn rank(&self, tried: &[SocketAddr], at: Instant) -> (bool, bool) {
+        (!tried.contains(&self.health.address()), self.health.is_good(at))
+    }
+}
+
+/// An address as a number that is the same in every process.
+fn number(address: &SocketAddr) -> u64 {
+    // FNV-1a; [`mix`] spreads it.
+    address.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Spreads a number over all bits (the finaliser of MurmurHash3).
+const fn mix(mut number: u64) -> u64 {
+    number = (number ^ (number >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    number = (number ^ (number >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    number ^ (number >> 33)
 }
 
 impl Server {
@@ -212,6 +403,73 @@ impl Server {
         {
             return Err(refused());
         }
-        Ok(Self { text: text.to_owned(), header, addresses: ArcSwap::from_pointee(addresses) })
+        let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        Ok(Self { text: text.to_owned(), header, host: host.to_owned(), addresses: ArcSwap::from_pointee(addresses) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(balance: Balance, servers: usize) -> Upstream {
+        let servers: Vec<String> = (1..=servers).map(|last| format!("127.0.0.{last}:80")).collect();
+        let second = Duration::from_secs(1);
+        let manner = Manner {
+            host: HostPolicy::Preserve,
+            timeouts: Timeouts { connect: second, read: second, write: second, idle: second },
+            protocol: Protocol::Http1,
+            tls: None,
+            balance,
+            health_check: None,
+            ejection: Ejection { failures: 1, period: second },
+            dns_refresh: second,
+            header_bytes: 1024,
+        };
+        Upstream::new("u", &servers, manner).unwrap()
+    }
+
+    fn pick(upstream: &Upstream, key: u64, tried: &[SocketAddr], at: Instant) -> usize {
+        upstream.pick(Choice { key: &|| key, tried, at }).unwrap().place
+    }
+
+    #[test]
+    fn turns_pass_over_who_fails_and_come_to_all() {
+        let upstream = upstream(Balance::RoundRobin, 3);
+        let at = Instant::now();
+        let mut places: Vec<usize> = (0..6).map(|_| pick(&upstream, 0, &[], at)).collect();
+        places.sort_unstable();
+        assert_eq!(places, [0, 0, 1, 1, 2, 2]);
+        let health = Arc::clone(&upstream.peers.load()[1].health);
+        assert!(health.failed(upstream.ejection(), at));
+        assert!((0..6).all(|_| pick(&upstream, 0, &[], at) != 1));
+        // One that has failed this very request is worse than one that failed others.
+        let tried = [upstream.peers.load()[0].health.address(), upstream.peers.load()[2].health.address()];
+        assert!((0..6).all(|_| pick(&upstream, 0, &tried, at) == 1));
+        // Where all do badly, all are asked.
+        for peer in upstream.peers.load().iter() {
+            peer.health.failed(upstream.ejection(), at);
+        }
+        let mut places: Vec<usize> = (0..3).map(|_| pick(&upstream, 0, &[], at)).collect();
+        places.sort_unstable();
+        assert_eq!(places, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_key_keeps_its_server_and_only_those_of_one_that_is_gone_move() {
+        let upstream = upstream(Balance::Consistent, 4);
+        let at = Instant::now();
+        let keys = (0..1000_u64).map(|key| mix(key + 1));
+        let before: Vec<usize> = keys.clone().map(|key| pick(&upstream, key, &[], at)).collect();
+        assert_eq!(before, keys.clone().map(|key| pick(&upstream, key, &[], at)).collect::<Vec<_>>());
+        for place in 0..4 {
+            let share = before.iter().filter(|picked| **picked == place).count();
+            assert!((180..=320).contains(&share), "server {place} has {share} of 1000");
+        }
+        upstream.peers.load()[2].health.failed(upstream.ejection(), at);
+        for (key, before) in keys.zip(before) {
+            let now = pick(&upstream, key, &[], at);
+            assert!(if before == 2 { now != 2 } else { now == before });
+        }
     }
 }

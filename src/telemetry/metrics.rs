@@ -63,6 +63,7 @@ pub struct Metrics {
     /// Connections from callers that are open.
     pub connections: IntGauge,
     connections_refused: IntCounterVec,
+    streams_ended: IntCounterVec,
     build_info: IntGaugeVec,
 }
 
@@ -148,6 +149,11 @@ impl Metrics {
                 "Connections from callers closed unserved, by the limit that they met.",
                 &["limit"],
             )?,
+            streams_ended: all.counters(
+                "streams_ended_total",
+                "Requests cut off because their token was over (`on_expiry: close`), by reason: expired, revoked.",
+                &["reason"],
+            )?,
             build_info: all.gauges("build_info", "Always 1; the labels say what is running.", &["version", "revision"])?,
             registry,
         };
@@ -210,6 +216,11 @@ impl Metrics {
     /// Counts a token that left the cache.
     pub fn eviction(&self, cause: &str) {
         self.cache_evictions.with_label_values(&[cause]).inc();
+    }
+
+    /// Counts a request that was cut off because its token was over.
+    pub fn stream_ended(&self, reason: &str) {
+        self.streams_ended.with_label_values(&[reason]).inc();
     }
 
     /// Counts a connection closed unserved.

@@ -1,5 +1,6 @@
 //! The IAP token API over HTTP(S): one pooled client per token service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,8 +19,8 @@ use crate::config;
 use crate::credential::Credential;
 use crate::http_client::connect::{self, Connector};
 use crate::http_client::failure::{self, Failure};
-use crate::http_client::trust;
 use crate::secret::Secret;
+use crate::tls::client::{self, Trust};
 
 /// The longest answer that is read.
 const BODY_BYTES: usize = 256 * 1024;
@@ -39,7 +40,7 @@ pub enum SetupError {
     },
     /// The files of its TLS section cannot be used.
     #[error(transparent)]
-    Tls(#[from] trust::Error),
+    Tls(#[from] client::Error),
 }
 
 /// A client of the IAP token API. It follows no redirects, reads at most 256 KiB of an answer, and ends every call in time.
@@ -47,25 +48,31 @@ pub struct IapTokenService {
     base: Base,
     pooled: Client<Connector, Full<Bytes>>,
     /// Keeps no connections: for the one retry that must not meet another stale one.
+    trust: Arc<Trust>,
     fresh: Client<Connector, Full<Bytes>>,
     timeout: Duration,
     clock: Clock,
 }
 
 impl IapTokenService {
-    /// Reads the TLS files. Connects to nothing yet. `clock` reads dates in `Retry-After`.
+    /// Reads the TLS files; whoever follows them keeps [`IapTokenService::trust`]. Connects to nothing yet. `clock` reads dates in `Retry-After`.
     ///
     /// # Errors
     /// When the URL or a TLS file cannot be used.
     pub fn new(config: &config::token_service::Iap, clock: Clock) -> Result<Self, SetupError> {
         let base = Base::parse(&config.url).map_err(|fault| SetupError::Url { url: config.url.clone(), fault })?;
-        let tls = trust::client_config(&config.tls, base.is_https())?;
-        let connector = Connector::new(tls, config.connect_timeout);
+        let trust = Arc::new(Trust::new(&config.tls, base.is_https())?);
+        let connector = Connector::new(Arc::clone(&trust), config.connect_timeout);
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
         let pooled = builder.pool_max_idle_per_host(config.mint.concurrency).build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
-        Ok(Self { base, pooled, fresh, timeout: config.timeout, clock })
+        Ok(Self { base, trust, pooled, fresh, timeout: config.timeout, clock })
+    }
+
+    /// Its TLS, to be kept in step with its files.
+    pub const fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// One call: the answer's status and the body, if it is one that is looked at; or the error that the answer stands for.

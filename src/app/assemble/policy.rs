@@ -108,9 +108,14 @@ pub(in crate::app) const fn signature(algorithm: Algorithm) -> Signature {
 
 /// What the token must say and the upstream is told.
 pub(in crate::app) fn policy(section: &Route, name: &str) -> Result<Policy, Error> {
-    let claims = section.require.claims.iter().map(|(path, expected)| Ok((Path::parse(path).map_err(unchecked)?, condition(expected)?)));
+    let conditions = |all: &BTreeMap<String, Expected>| {
+        all.iter()
+            .map(|(path, expected)| Ok((Path::parse(path).map_err(unchecked)?, condition(expected)?)))
+            .collect::<Result<Vec<_>, Error>>()
+    };
     let headers = templates(&section.headers.set)?;
-    Ok(Policy::new(name, section.require.scopes.clone(), claims.collect::<Result<_, Error>>()?, headers))
+    let policy = Policy::new(name, section.require.scopes.clone(), conditions(&section.require.claims)?, headers);
+    Ok(policy.with_certificate(conditions(&section.require.client_certificate)?))
 }
 
 fn templates(set: &BTreeMap<String, String>) -> Result<Vec<(&'static str, Template)>, Error> {

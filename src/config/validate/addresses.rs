@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use super::{Report, section};
-use crate::config::listener::Mode;
 use crate::config::place::KeyPath;
 use crate::config::{Config, TokenService};
 
@@ -17,7 +16,6 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
             "remove the key for the default, 127.0.0.1:8080".to_owned(),
         );
     }
-    decisions(config, report);
     let mut used: Vec<(KeyPath, SocketAddr)> =
         config.listeners.iter().enumerate().map(|(index, listener)| (listeners.item(index).key("address"), listener.address)).collect();
     used.push((section("admin").key("address"), config.admin.address));
@@ -38,18 +36,6 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
             "the admin listener is open to the network without a token",
             "give it `token_file`, or an address on loopback such as `127.0.0.1:9901`".to_owned(),
         );
-    }
-}
-
-/// Keys of one mode do nothing in the other.
-fn decisions(config: &Config, report: &mut Report<'_>) {
-    for (index, _) in config.listeners.iter().enumerate().filter(|(_, listener)| listener.mode == Mode::Proxy) {
-        let path = section("listeners").item(index);
-        for key in ["decision_status", "decision_request"].map(|key| path.key(key)) {
-            if report.positions().has(&key) {
-                report.mistaken_key(&key, "it does nothing on this listener", "add `mode: decision`, or remove it".to_owned());
-            }
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Limits, upstream time-outs and shutdown: figures that are well-formed and make no sense.
+//! Limits and shutdown: figures that are well-formed and make no sense.
 
 use std::time::Duration;
 
@@ -22,19 +22,6 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
         }
         at_least(report, &limits.key("header_timeout"), listener.limits.header_timeout, MILLISECOND);
         at_least(report, &limits.key("idle_timeout"), listener.limits.idle_timeout, SECOND);
-    }
-    for (name, upstream) in &config.upstreams {
-        let path = section("upstreams").key(name);
-        at_least(report, &path.key("dns_refresh"), upstream.dns_refresh, SECOND);
-        let timeouts = path.key("timeouts");
-        for (key, duration) in [
-            ("connect", upstream.timeouts.connect),
-            ("read", upstream.timeouts.read),
-            ("write", upstream.timeouts.write),
-            ("idle", upstream.timeouts.idle),
-        ] {
-            at_least(report, &timeouts.key(key), duration, MILLISECOND);
-        }
     }
     let shutdown = section("shutdown");
     lasting(config.shutdown.revoke, &shutdown.key("revoke"), report);

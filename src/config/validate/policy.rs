@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Report, at_least, headers};
+use super::{Report, at_least, headers, listeners};
 use crate::config::Config;
 use crate::config::diagnostic::quoted;
 use crate::config::place::KeyPath;
@@ -12,7 +12,7 @@ use crate::config::route::{Auth, Details, Route};
 /// Checks it.
 pub fn check(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     jwt(route, path, report);
-    require(route, path, report);
+    require(config, route, path, report);
     rate_limit(route, path, report);
     shadow(config, route, path, report);
 }
@@ -58,8 +58,12 @@ fn key_set(jwt: &Jwt, path: &KeyPath, report: &mut Report<'_>) {
     }
 }
 
-fn require(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+fn require(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     let place = path.key("require");
+    if !route.require.client_certificate.is_empty() && !listeners::ask_for_certificates(config) {
+        let help = "give a listener `tls: { client_ca: ... }`, or remove it";
+        report.mistaken_key(&place.key("client_certificate"), "no listener asks callers for certificates", help.to_owned());
+    }
     if !route.require.is_empty() {
         if route.auth == Auth::None || route.token_api.is_some() {
             report.mistaken_key(

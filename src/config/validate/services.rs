@@ -54,9 +54,14 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn tls_pair(tls: &ClientTls, path: &KeyPath, report: &mut Report<'_>) {
-    let (given, missing) = match (&tls.certificate, &tls.private_key) {
-        (Some(_), None) => ("certificate", "private_key"),
-        (None, Some(_)) => ("private_key", "certificate"),
+    certificate_pair(tls.certificate.is_some(), tls.private_key.is_some(), path, report);
+}
+
+/// A client certificate and its key are there together or not at all.
+pub(super) fn certificate_pair(certificate: bool, key: bool, path: &KeyPath, report: &mut Report<'_>) {
+    let (given, missing) = match (certificate, key) {
+        (true, false) => ("certificate", "private_key"),
+        (false, true) => ("private_key", "certificate"),
         _ => return,
     };
     report.mistaken_key(

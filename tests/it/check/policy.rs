@@ -11,7 +11,7 @@ fn what_is_demanded_of_callers() {
             46,
             r#""{sub}""#,
             "`{sub}` cannot be filled in: nothing is known by the name `sub`",
-            "write `{claims.NAME}`, `{route}`, `{peer}` or `{request_id}`",
+            "write `{claims.NAME}`, `{client_certificate.NAME}`, `{route}`, `{peer}` or `{request_id}`",
         )],
     );
     assert_route(
@@ -21,7 +21,7 @@ fn what_is_demanded_of_callers() {
             46,
             r#""{claims.a..b}""#,
             "`{claims.a..b}` cannot be filled in: `a..b` is no path of a claim: a name is empty",
-            "write `{claims.NAME}`, `{route}`, `{peer}` or `{request_id}`",
+            "write `{claims.NAME}`, `{client_certificate.NAME}`, `{route}`, `{peer}` or `{request_id}`",
         )],
     );
     assert_route(
@@ -31,7 +31,7 @@ fn what_is_demanded_of_callers() {
             46,
             r#""{claims.sub""#,
             "`{claims.sub` cannot be filled in: a brace stands alone: close it, or write it twice where a brace is meant",
-            "write `{claims.NAME}`, `{route}`, `{peer}` or `{request_id}`",
+            "write `{claims.NAME}`, `{client_certificate.NAME}`, `{route}`, `{peer}` or `{request_id}`",
         )],
     );
     assert_route(

@@ -1,89 +1,83 @@
-//! Whom a client of a token service trusts, and as whom it shows itself: the files of its `tls` section.
+//! Whom bearerd trusts as a client, and as whom it shows itself: the files of a `tls` section towards a server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
+pub use super::files::Error;
+use super::files::{Followed, authorities, certificates, mismatch, private_key};
 use crate::config::token_service::ClientTls;
 
-/// Why the files cannot be used. The text says which, and what to change.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file holds none of what it should.
-    #[error("{} holds no {what} in PEM form (`-----BEGIN ...`)", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-    },
-    /// The file is not PEM, or what is in it is not what it says.
-    #[error("{} does not hold a usable {what}: {fault}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-        /// What is wrong with it.
-        fault: String,
-    },
-    /// One of the two is missing.
-    #[error("`tls.certificate` and `tls.private_key` go together: set both or neither")]
-    Half,
-    /// rustls refuses the set-up.
-    #[error("TLS cannot be set up: {0}")]
-    Rustls(#[from] rustls::Error),
+/// The TLS side of a client as its files say now. Connections that are open keep what they began with.
+pub struct Trust {
+    section: ClientTls,
+    used: bool,
+    current: ArcSwap<ClientConfig>,
+}
+
+impl Trust {
+    /// Reads the files. `used` says whether the server is spoken to in TLS at all.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn new(section: &ClientTls, used: bool) -> Result<Self, Error> {
+        Ok(Self { section: section.clone(), used, current: ArcSwap::from_pointee(client_config(section, used)?) })
+    }
+
+    /// What the next connection is made with.
+    pub fn current(&self) -> Arc<ClientConfig> {
+        self.current.load_full()
+    }
+
+    /// Reads the files again whenever they change; returns at once where there are none. What cannot be used is told, and what was there before stays.
+    pub async fn keep(&self) {
+        let paths = files(&self.section);
+        let Some(first) = paths.first().cloned() else { return };
+        let mut followed = Followed::new(paths);
+        loop {
+            followed.changed().await;
+            match client_config(&self.section, self.used) {
+                Ok(config) => {
+                    self.current.store(Arc::new(config));
+                    tracing::info!(file = %first.display(), "TLS files towards a server changed and are used");
+                }
+                Err(error) => tracing::error!(%error, "TLS files towards a server changed and cannot be used; the former ones stay"),
+            }
+        }
+    }
 }
 
 /// The TLS side of a client. A private authority replaces the public ones. Those are Mozilla's list as built in, and the system's where it
 /// has any; they are not loaded where `used` says that the URL needs none.
-pub fn client_config(files: &ClientTls, used: bool) -> Result<ClientConfig, Error> {
+fn client_config(files: &ClientTls, used: bool) -> Result<ClientConfig, Error> {
     let roots = match &files.ca {
-        Some(path) => private_roots(path)?,
+        Some(path) => authorities(path)?,
         None if used => public_roots(),
         None => RootCertStore::empty(),
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots);
-    match (&files.certificate, &files.private_key) {
-        (None, None) => Ok(builder.with_no_client_auth()),
-        (Some(certificate), Some(key)) => with_certificate(builder, certificate, key),
-        _ => Err(Error::Half),
-    }
+    let mut config = match (&files.certificate, &files.private_key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(certificate), Some(key)) => with_certificate(builder, certificate, key)?,
+        _ => return Err(Error::Half),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn with_certificate(builder: ConfigBuilder<ClientConfig, WantsClientCert>, certificate: &Path, key: &Path) -> Result<ClientConfig, Error> {
     let chain = certificates(certificate)?;
-    let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, "private key", error))?;
-    builder.with_client_auth_cert(chain, private_key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            Error::Unusable { path: key.to_owned(), what: "private key", fault: format!("it is not the key of {}", certificate.display()) }
-        }
-        error => Error::Unusable { path: certificate.to_owned(), what: "client certificate with its key", fault: error.to_string() },
-    })
+    builder.with_client_auth_cert(chain, private_key(key)?).map_err(|error| mismatch(error, certificate, key))
 }
 
-fn private_roots(path: &Path) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        let unusable =
-            |error: rustls::Error| Error::Unusable { path: path.to_owned(), what: "authority certificate", fault: error.to_string() };
-        roots.add(certificate).map_err(unusable)?;
-    }
-    Ok(roots)
+/// The files of a section, for who follows them.
+fn files(tls: &ClientTls) -> Vec<PathBuf> {
+    [&tls.ca, &tls.certificate, &tls.private_key].into_iter().flatten().cloned().collect()
 }
 
 fn public_roots() -> RootCertStore {
@@ -91,25 +85,6 @@ fn public_roots() -> RootCertStore {
     // Small images have no authorities of their own: what cannot be loaded is left out.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    const WHAT: &str = "certificate";
-    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    match read.map_err(|error| unreadable(path, WHAT, error))? {
-        found if found.is_empty() => Err(Error::Empty { path: path.to_owned(), what: WHAT }),
-        found => Ok(found),
-    }
-}
-
-fn unreadable(path: &Path, what: &'static str, error: pem::Error) -> Error {
-    let path = path.to_owned();
-    match error {
-        pem::Error::Io(source) => Error::Read { path, source },
-        pem::Error::NoItemsFound => Error::Empty { path, what },
-        // The library's own text may quote what it could not read, and that may be a key.
-        _ => Error::Unusable { path, what, fault: "it is not valid PEM".to_owned() },
-    }
 }
 
 #[cfg(test)]
@@ -147,12 +122,12 @@ mod tests {
             certificate: files.write("c.crt", &certificate),
             private_key: files.write("c.key", &key),
         };
-        assert!(client_config(&tls, true).is_ok());
+        assert!(Trust::new(&tls, true).is_ok());
     }
 
     #[test]
     fn public_authorities_need_no_file() {
-        assert!(client_config(&ClientTls::default(), true).is_ok());
+        assert!(Trust::new(&ClientTls::default(), true).is_ok());
         assert!(public_roots().len() >= webpki_roots::TLS_SERVER_ROOTS.len());
     }
 
@@ -173,7 +148,7 @@ mod tests {
             (tls(None, good.clone(), files.write("other.key", &other_key)), "it is not the key of"),
             (tls(None, good, files.write("broken.key", &broken)), "broken.key does not hold a usable private key"),
         ] {
-            let text = client_config(&tls, true).unwrap_err().to_string();
+            let text = Trust::new(&tls, true).err().unwrap().to_string();
             assert!(text.contains(words), "{text}");
             assert!(!text.contains("canary"), "{text}");
         }
