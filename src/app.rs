@@ -290,6 +290,7 @@ impl App {
         }
         background.spawn(clock.clone().keep_in_step());
         let upstreams = assemble::upstreams(config)?;
+        upstream::gauges::register(metrics.registry(), upstreams.values()).map_err(metrics::Error::from)?;
         for upstream in upstreams.values() {
             background.spawn(Arc::clone(upstream).keep());
         }

@@ -1,5 +1,6 @@
 //! Upstreams: their servers' addresses, resolved in the background, and the next one to ask.
 
+pub mod gauges;
 mod health_check;
 mod secured;
 mod server;

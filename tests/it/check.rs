@@ -1,6 +1,7 @@
 //! `bearerd check`, the real binary, over files with one kind of mistake each.
 
 mod policy;
+mod transport;
 
 use std::fs;
 use std::path::Path;

@@ -1,88 +1,37 @@
 //! The `iap` client over TLS: whom it trusts, as whom it shows itself, and what it says when that fails.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bearerd::clock::Clock;
 use bearerd::config::token_service::{ClientTls, Iap};
 use bearerd::token_service::iap::IapTokenService;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio_rustls::TlsAcceptor;
 
 use super::{create, settings, unavailable};
 use crate::support::http::read_head;
 use crate::support::server::Server;
+use crate::support::tls::Authority;
 
-/// An authority, and files that it made.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-    directory: tempfile::TempDir,
+/// A token service for `name`, which asks for a client certificate of the authority if told so.
+async fn serve(authority: &Authority, name: &str, wants_certificate: bool) -> Server {
+    let acceptor = authority.acceptor(name, wants_certificate, &[b"h2", b"http/1.1"]);
+    Server::start(move |_, stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
+            let mut stream = BufReader::new(stream);
+            while let Ok(Some(_)) = read_head(&mut stream).await {
+                let answer = b"HTTP/1.1 201 Created\r\nContent-Length: 20\r\n\r\n{\"access_token\":\"t\"}";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await
 }
 
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem, directory: tempfile::tempdir().unwrap() }
-    }
-
-    /// A certificate for a name, and its key.
-    fn issue(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn file(&self, name: &str, text: &str) -> Option<PathBuf> {
-        let path = self.directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        Some(path)
-    }
-
-    fn ca(&self) -> ClientTls {
-        ClientTls { ca: self.file("ca.crt", &self.pem), ..ClientTls::default() }
-    }
-
-    /// A token service for `name`, which asks for a client certificate of this authority if told so.
-    async fn serve(&self, name: &str, wants_certificate: bool) -> Server {
-        let (certificate, key) = self.issue(name);
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
-        let builder = if wants_certificate {
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
-            builder.with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap())
-        } else {
-            builder.with_no_client_auth()
-        };
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-        let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        Server::start(move |_, stream| {
-            let acceptor = acceptor.clone();
-            async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
-                let mut stream = BufReader::new(stream);
-                while let Ok(Some(_)) = read_head(&mut stream).await {
-                    let answer = b"HTTP/1.1 201 Created\r\nContent-Length: 20\r\n\r\n{\"access_token\":\"t\"}";
-                    stream.write_all(answer).await.unwrap();
-                }
-            }
-        })
-        .await
-    }
+fn trusting(authority: &Authority) -> ClientTls {
+    ClientTls { ca: Some(authority.ca()), ..ClientTls::default() }
 }
 
 fn client(server: &Server, tls: ClientTls) -> IapTokenService {
@@ -92,8 +41,8 @@ fn client(server: &Server, tls: ClientTls) -> IapTokenService {
 #[tokio::test]
 async fn a_private_authority_is_trusted() {
     let authority = Authority::new();
-    let server = authority.serve("localhost", false).await;
-    let client = client(&server, authority.ca());
+    let server = serve(&authority, "localhost", false).await;
+    let client = client(&server, trusting(&authority));
     for _ in 0..2 {
         assert_eq!(create(&client).await.unwrap().expose(), "t");
     }
@@ -103,17 +52,18 @@ async fn a_private_authority_is_trusted() {
 #[tokio::test]
 async fn an_address_is_as_good_as_a_name() {
     let authority = Authority::new();
-    let server = authority.serve("127.0.0.1", false).await;
+    let server = serve(&authority, "127.0.0.1", false).await;
     let client =
-        IapTokenService::new(&Iap { tls: authority.ca(), ..settings(format!("https://{}", server.address())) }, Clock::system()).unwrap();
+        IapTokenService::new(&Iap { tls: trusting(&authority), ..settings(format!("https://{}", server.address())) }, Clock::system())
+            .unwrap();
     assert!(create(&client).await.is_ok());
 }
 
 #[tokio::test]
 async fn an_unknown_authority_is_not_trusted_and_the_error_helps() {
     let (authority, other) = (Authority::new(), Authority::new());
-    let server = authority.serve("localhost", false).await;
-    for tls in [ClientTls::default(), other.ca()] {
+    let server = serve(&authority, "localhost", false).await;
+    for tls in [ClientTls::default(), trusting(&other)] {
         let text = unavailable(create(&client(&server, tls)).await);
         assert!(text.starts_with("TLS: certificate not trusted") && text.contains("tls.ca"), "{text}");
     }
@@ -122,20 +72,23 @@ async fn an_unknown_authority_is_not_trusted_and_the_error_helps() {
 #[tokio::test]
 async fn another_name_is_not_trusted() {
     let authority = Authority::new();
-    let server = authority.serve("elsewhere.test", false).await;
-    let text = unavailable(create(&client(&server, authority.ca())).await);
+    let server = serve(&authority, "elsewhere.test", false).await;
+    let text = unavailable(create(&client(&server, trusting(&authority))).await);
     assert!(text.starts_with("TLS: certificate not trusted") && text.contains("localhost"), "{text}");
 }
 
 #[tokio::test]
 async fn a_client_certificate_is_shown() {
     let authority = Authority::new();
-    let server = authority.serve("localhost", true).await;
+    let server = serve(&authority, "localhost", true).await;
     let (certificate, key) = authority.issue("bearerd");
-    let tls =
-        ClientTls { certificate: authority.file("c.crt", &certificate), private_key: authority.file("c.key", &key), ..authority.ca() };
+    let tls = ClientTls {
+        certificate: Some(authority.file("c.crt", &certificate)),
+        private_key: Some(authority.file("c.key", &key)),
+        ..trusting(&authority)
+    };
     assert!(create(&client(&server, tls)).await.is_ok());
-    let text = unavailable(create(&client(&server, authority.ca())).await);
+    let text = unavailable(create(&client(&server, trusting(&authority))).await);
     assert!(text.contains("tls.certificate"), "{text}");
 }
 

@@ -3,14 +3,19 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::events::PATIENCE;
 use super::http::{Body, Head, read_body, read_head};
 
 /// One connection, kept alive.
-pub struct Client(BufStream<TcpStream>);
+pub struct Client(BufStream<Box<dyn Transport>>);
+
+/// What bytes go over: TCP, or TLS in it.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
 
 /// A whole response.
 #[derive(Clone, Debug)]
@@ -33,18 +38,23 @@ impl Client {
         Self::try_connect(address).await.unwrap()
     }
 
+    /// Speaks over a connection that is there.
+    pub fn over(transport: impl Transport + 'static) -> Self {
+        Self(BufStream::new(Box::new(transport)))
+    }
+
     /// Connects to a server that may have stopped listening.
     pub async fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self(BufStream::new(stream)))
+        Ok(Self::over(stream))
     }
 
     /// Connects from this address of our own.
     pub async fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((own, 0).into()).unwrap();
-        Self(BufStream::new(socket.connect(address).await.unwrap()))
+        Self::over(socket.connect(address).await.unwrap())
     }
 
     /// Sends raw bytes.
@@ -106,6 +116,13 @@ impl Client {
     pub async fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> Response {
         self.send(bytes).await;
         self.receive().await
+    }
+
+    /// Sends raw bytes and receives the response; none where the connection ends before or within it.
+    pub async fn exchange_or_end(&mut self, bytes: impl AsRef<[u8]>) -> Option<Response> {
+        // It may have ended already.
+        let _ = self.try_send(bytes).await;
+        self.try_receive().await
     }
 
     /// Sends a request without a body and receives the response.

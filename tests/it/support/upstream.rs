@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use super::events::{Gate, Log};
 use super::http::{Body, Head, read_body, read_head};
@@ -28,6 +29,8 @@ pub enum Reply {
     Close,
     /// Answers with this status before the body of the request is read, then closes without reading it.
     Early(u16),
+    /// This text, then whatever comes is sent back.
+    Echo(String),
     /// These bytes, whatever they are; then closes.
     Raw(Vec<u8>),
     /// A reset before the first byte of an answer.
@@ -108,6 +111,21 @@ impl RecordingUpstream {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// The same behind TLS, at an address of its own.
+    pub async fn in_tls(&self, acceptor: TlsAcceptor) -> Server {
+        let address = self.address();
+        Server::start(move |_, stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut inner = TcpStream::connect(address).await.unwrap();
+                // Either side may leave at any time.
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inner).await;
+            }
+        })
+        .await
     }
 
     /// Does this with the next request that none is queued for.
@@ -274,6 +292,17 @@ async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply, bodiless: bool)
         Reply::Close => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await?;
             return Ok(After::Closed);
+        }
+        Reply::Echo(head) => {
+            stream.write_all(head.as_bytes()).await?;
+            let mut some = [0; 1024];
+            loop {
+                let count = stream.read(&mut some).await?;
+                if count == 0 {
+                    return Ok(After::Closed);
+                }
+                stream.write_all(&some[..count]).await?;
+            }
         }
         Reply::Raw(bytes) => {
             stream.write_all(&bytes).await?;
