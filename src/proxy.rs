@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -255,6 +255,9 @@ impl ProxyHttp for Proxy {
         ctx.server = place;
         ctx.health = health;
         ctx.tries += 1;
+        if session.req_header().headers.contains_key(UPGRADE) {
+            upstream::upgrade::prepare(&mut peer);
+        }
         // In shadow mode nothing of ours strips the hop-by-hop headers.
         if !inject::nominates(session.req_header()) && self.route(ctx).is_some_and(|route| route.enforce) {
             peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();

@@ -4,6 +4,7 @@ pub mod gauges;
 mod health_check;
 mod secured;
 mod server;
+pub(in crate::proxy) mod upgrade;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
