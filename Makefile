@@ -7,18 +7,21 @@ SHELL := /bin/bash
 CARGO_DENY_VERSION := 0.20.2
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 ENVOY_VERSION := 1.40.0
+GRPCIO_VERSION := 1.85.1
+WEBSOCKETS_VERSION := 17.4
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
-	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION)
+	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
+	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION)
 
-.PHONY: run test soak lint bench build clean help cmake
+.PHONY: run test soak lint bench build clean help cmake programs
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
 	@if [ -t 0 ]; then set -m; fi; cargo run --locked -- demo; exit $$?
 
-test: cmake $(PEERS) ## Run all tests, those with real clients and tools too
+test: cmake programs $(PEERS) ## Run all tests, those with real clients and tools too
 	@cargo test --locked --no-fail-fast --features peers
 
 soak: cmake ## Run the long tests: a thousand ends under load (about half an hour)
@@ -57,6 +60,16 @@ target/peers/.libiap: tests/peers/setup.sh tools/venv.sh
 
 target/peers/.kubernetes-validate-%: tools/venv.sh
 	@tools/venv.sh target/peers/kubernetes-venv kubernetes-validate==$*
+	@touch $@
+
+# Clients that Debian brings, with the libraries that they need.
+programs:
+	@command -v curl >/dev/null || tools/debian-packages.sh curl
+	@command -v openssl >/dev/null || tools/debian-packages.sh openssl
+	@command -v h2load >/dev/null || tools/debian-packages.sh nghttp2-client
+
+target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION): tools/venv.sh
+	@tools/venv.sh target/peers/protocols-venv grpcio==$(GRPCIO_VERSION) websockets==$(WEBSOCKETS_VERSION)
 	@touch $@
 
 target/peers/.envoy-%: tools/venv.sh

@@ -176,6 +176,8 @@ async fn a_known_sequence_leaves_exactly_these_series() {
         (r#"bearerd_token_service_requests_total{operation="create",outcome="unavailable",service="default"}"#, 1.0),
         (r#"bearerd_token_service_requests_total{operation="details",outcome="ok",service="default"}"#, 2.0),
         (r#"bearerd_upstream_errors_total{reason="upstream_reset",upstream="app"}"#, 1.0),
+        (r#"bearerd_upstream_servers{upstream="app"}"#, 1.0),
+        (r#"bearerd_upstream_servers_good{upstream="app"}"#, 1.0),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

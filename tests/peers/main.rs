@@ -7,4 +7,5 @@ mod kubernetes;
 mod libiap;
 mod mirror;
 mod promtool;
+mod protocols;
 mod proxies;
