@@ -1,6 +1,8 @@
 //! The floor: pingora passing requests through, built like bearerd and on the same kind of accept loop, doing nothing else.
 //!
 //!     bare_pingora LISTEN_PORT UPSTREAM_PORT
+//!     bare_pingora LISTEN_PORT UPSTREAM_PORT h2c               HTTP/2 without TLS on both sides
+//!     bare_pingora LISTEN_PORT UPSTREAM_PORT tls CERT KEY      TLS towards callers
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,16 +10,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pingora::apps::ServerApp;
+use pingora::apps::{HttpServerOptions, ServerApp};
+use pingora::listeners::tls::TlsSettings;
 use pingora::protocols::l4::stream::Stream;
 use pingora::proxy::{ProxyHttp, Session, http_proxy};
 use pingora::server::configuration::ServerConf;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{ALPN, HttpPeer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-struct PassThrough(SocketAddr);
+struct PassThrough {
+    upstream: SocketAddr,
+    http2: bool,
+}
 
 #[async_trait]
 impl ProxyHttp for PassThrough {
@@ -26,15 +32,30 @@ impl ProxyHttp for PassThrough {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora::Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.0, false, String::new())))
+        let mut peer = HttpPeer::new(self.upstream, false, String::new());
+        if self.http2 {
+            peer.options.alpn = ALPN::H2;
+            peer.options.max_h2_streams = 100;
+        }
+        Ok(Box::new(peer))
     }
 }
 
 fn main() {
-    let mut ports = std::env::args().skip(1).map(|port| SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port"))));
-    let (listen, upstream) = (ports.next().expect("a port to listen on"), ports.next().expect("the upstream's port"));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let port = |place: usize| SocketAddr::from(([127, 0, 0, 1], arguments[place].parse().expect("a port")));
+    let (listen, upstream) = (port(0), port(1));
+    let http2 = arguments.get(2).is_some_and(|mode| mode == "h2c");
+    let tls = arguments.get(2).is_some_and(|mode| mode == "tls").then(|| {
+        let settings = TlsSettings::intermediate(&arguments[3], &arguments[4]).expect("a certificate and its key");
+        Arc::new(settings.build())
+    });
     let conf = ServerConf { threads: 1, max_retries: 3, upstream_keepalive_pool_size: 256, ..ServerConf::default() };
-    let app = Arc::new(http_proxy(&Arc::new(conf), PassThrough(upstream)));
+    let mut app = http_proxy(&Arc::new(conf), PassThrough { upstream, http2 });
+    let mut options = HttpServerOptions::default();
+    options.h2c = http2;
+    app.server_options = Some(options);
+    let app = Arc::new(app);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
@@ -44,9 +65,13 @@ fn main() {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 tcp.set_nodelay(true).unwrap();
-                let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
+                let (app, shutdown, tls) = (Arc::clone(&app), shutdown.clone(), tls.clone());
                 tokio::spawn(async move {
-                    let mut stream = Some(Box::new(buffered::Buffered::new(Stream::from(tcp))) as pingora::protocols::Stream);
+                    let plain = buffered::Buffered::new(Stream::from(tcp));
+                    let mut stream: Option<pingora::protocols::Stream> = match &tls {
+                        Some(tls) => tls.tls_handshake(plain).await.ok().map(|stream| Box::new(stream) as _),
+                        None => Some(Box::new(plain)),
+                    };
                     while let Some(next) = stream {
                         stream = app.process_new(next, &shutdown).await;
                     }
