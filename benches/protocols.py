@@ -77,6 +77,8 @@ def main():
     arguments.add_argument("--requests", type=int, default=60000)
     options = arguments.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bearerd-bench-"))
+    # nginx's worker is another user.
+    folder.chmod(0o755)
     (folder / "keys.yaml").write_text(f"keys: [{{ name: k, hash: \"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}\" }}]\n")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
                     "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
