@@ -83,6 +83,11 @@ impl Template {
         &self.0
     }
 
+    /// Whether it tells something of the caller's certificate.
+    pub fn has_certificate(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Certificate(_)))
+    }
+
     /// Whether it tells something of the token's.
     pub fn has_claims(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Claim(_)))

@@ -11,7 +11,7 @@ use pingora::http::RequestHeader;
 
 use super::Error;
 use super::assemble::{self, policy, unchecked};
-use crate::authorize::Judgement;
+use crate::authorize::{Circumstances, Judgement};
 use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::config::policy::{Expected, Scalar, Told};
@@ -256,7 +256,7 @@ impl Explanation {
             return Ok(());
         }
         let Some((upstream, section)) = route.upstream.as_ref().and_then(|name| Some((name, config.upstreams.get(name)?))) else {
-            return Ok(());
+            return self.decided(route, name, asked, judgement);
         };
         self.line("upstream", format!("{upstream}: {}", section.servers.join(", ")));
         if route.enforce {
@@ -271,6 +271,26 @@ impl Explanation {
             self.line("shadow", "the request goes on exactly as it came");
         }
         self.line("answer", "what the upstream answers");
+        Ok(())
+    }
+
+    /// The request goes on from elsewhere: the answer to the proxy that asks.
+    fn decided(&mut self, route: &Route, name: &str, asked: &Asked, judgement: Option<Judgement>) -> Result<(), Error> {
+        if route.enforce {
+            let policy = policy::policy(route, name)?;
+            let peer = HeaderValue::try_from(asked.peer.to_string()).map_err(unchecked)?;
+            let circumstances = Circumstances { peer: &peer, request_id: &HeaderValue::from_static("<its id>"), certificate: None };
+            let told = judgement.as_ref().map_or_else(|| policy.without_token(), |judgement| &judgement.headers[..]);
+            let told =
+                told.iter().filter_map(|(name, rendered)| Some(format!("{name}: {}", rendered.value(&circumstances)?.to_str().ok()?)));
+            let token = (route.auth == Auth::Required).then(|| "authorization: Bearer <the token>".to_owned());
+            for (place, line) in token.into_iter().chain(told).enumerate() {
+                self.line(if place == 0 { "tells" } else { "" }, line);
+            }
+        } else {
+            self.line("shadow", "the request goes on exactly as it came");
+        }
+        self.line("answer", "200, to the proxy that asks");
         Ok(())
     }
 }

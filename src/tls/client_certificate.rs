@@ -4,14 +4,15 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::claims::{Claims, Unreadable};
 
 /// What is read of a certificate.
 pub const FIELDS: [&str; 7] = ["subject", "common_name", "dns", "uri", "email", "serial", "sha256"];
 
-/// Reads a certificate that the handshake has found good: `subject` (as text, in the certificate's order), `common_name`, `dns`, `uri` and `email`
+/// Reads a certificate that the handshake has found good: `subject` (as text, in the certificate's order, escaped as in RFC 4514 section 2.4), `common_name`, `dns`, `uri` and `email`
 /// (lists, from the alternative names of RFC 5280 section 4.2.1.6), `serial` and `sha256` (hexadecimal).
 ///
 /// # Errors
@@ -31,7 +32,7 @@ pub fn read(certificate: &CertificateDer<'_>) -> Result<Claims, Unreadable> {
     }
     let common_name = parsed.subject().iter_common_name().find_map(|name| name.as_str().ok());
     let told = json!({
-        "subject": parsed.subject().to_string(),
+        "subject": subject(parsed.subject()),
         "common_name": common_name,
         "dns": dns,
         "uri": uri,
@@ -40,6 +41,29 @@ pub fn read(certificate: &CertificateDer<'_>) -> Result<Claims, Unreadable> {
         "sha256": hex(&Sha256::digest(certificate)),
     });
     Claims::parse(told.to_string().as_bytes())
+}
+
+/// `O=Acme, CN=alice`. What a name holds itself is escaped, or a name could pass for several.
+fn subject(name: &X509Name<'_>) -> String {
+    let mut parts = Vec::new();
+    for attribute in name.iter_attributes() {
+        let kind = oid2abbrev(attribute.attr_type(), oid_registry()).map_or_else(|_| attribute.attr_type().to_id_string(), str::to_owned);
+        let value = attribute.as_str().map_or_else(|_| format!("#{}", hex(attribute.as_slice())), escaped);
+        parts.push(format!("{kind}={value}"));
+    }
+    parts.join(", ")
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for (place, char) in text.char_indices() {
+        let is_edge = place == 0 || place + char.len_utf8() == text.len();
+        if matches!(char, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=') || (is_edge && matches!(char, ' ' | '#')) {
+            escaped.push('\\');
+        }
+        escaped.push(char);
+    }
+    escaped
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -56,6 +80,17 @@ mod tests {
     use super::*;
     use crate::claims::Path;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+
+    /// A name that looks like two is still one.
+    #[test]
+    fn a_subject_cannot_pass_for_another() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "eve, O=Acme");
+        let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let claims = read(made.der()).unwrap();
+        assert_eq!(claims.member("subject").unwrap(), r"CN=eve\, O\=Acme");
+    }
 
     #[test]
     fn names_of_every_kind_are_told() {

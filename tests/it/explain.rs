@@ -141,3 +141,16 @@ fn a_request_that_cannot_be_one_is_told_without_its_secrets() {
     std::fs::write(folder.path().join("bearerd.yaml"), "routs: []\n").unwrap();
     assert_eq!(run(&folder, &["GET", "/"]).status.code(), Some(78));
 }
+
+#[test]
+fn a_decision_is_explained_as_what_the_asking_proxy_gets() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "listeners: [{ address: 127.0.0.1:0, mode: decision }]\ntoken_services: { default: { kind: iap, url: \"https://tokens.example.com\" } }\n\
+                routes: [{ headers: { set: { X-User: \"{claims.sub}\" } } }]\n";
+    std::fs::write(folder.path().join("bearerd.yaml"), text).unwrap();
+    let told = explain(&folder, &["GET", "/", "-H", "X-API-Key: canary", "--claims", r#"{"sub":"alice"}"#]);
+    for line in ["tells       authorization: Bearer <the token>", "X-User: alice", "answer      200, to the proxy that asks"] {
+        assert!(told.contains(line), "{told}");
+    }
+    assert!(!told.contains("canary"));
+}

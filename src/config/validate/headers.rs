@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Report;
+use crate::config::Config;
 use crate::config::diagnostic::quoted;
 use crate::config::place::KeyPath;
 use crate::config::route::{Auth, Route};
@@ -42,10 +43,10 @@ pub fn frames(name: &str) -> bool {
 }
 
 /// Checks them.
-pub fn check(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+pub fn check(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_>) {
     set(route, &path.key("set"), report);
     removed(route, &path.key("remove"), report);
-    super::policy::templates(route, path, report);
+    super::policy::templates(config, route, path, report);
 }
 
 fn set(route: &Route, path: &KeyPath, report: &mut Report<'_>) {

@@ -104,10 +104,15 @@ fn shadow(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_
 }
 
 /// Whether the templates of headers can be filled in.
-pub(super) fn templates(route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+pub(super) fn templates(config: &Config, route: &Route, path: &KeyPath, report: &mut Report<'_>) {
+    let has_certificate = |value: &str| crate::template::Template::parse(value).is_ok_and(|template| template.has_certificate());
     let has_claims = |value: &str| crate::template::Template::parse(value).is_ok_and(|template| template.has_claims());
     for (name, value) in &route.headers.set {
         let path = path.key("set").key(name);
+        if has_certificate(value) && !listeners::ask_for_certificates(config) {
+            let help = "give a listener `tls: { client_ca: ... }`, or leave the certificate out";
+            report.mistake(&path, "no listener asks callers for certificates", help.to_owned());
+        }
         if has_claims(value) && (route.auth == Auth::None || route.token_api.is_some()) {
             report.mistake(
                 &path,

@@ -23,7 +23,7 @@ pub fn check(config: &Config, report: &mut Report<'_>) {
         token_service(route, &path, report);
         matching(&route.matches, &path.key("match"), report);
         credentials::check(route, &path.key("credentials"), report);
-        headers::check(route, &path.key("headers"), report);
+        headers::check(config, route, &path.key("headers"), report);
         policy::check(config, route, &path, report);
         lifetimes(route, &path, report);
     }

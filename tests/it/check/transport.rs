@@ -73,6 +73,10 @@ fn what_contradicts_itself_is_told() {
             "did you mean `common_name`?",
         ),
         (format!("{BASE}routes: [{{ upstream: app, on_expiry: end }}]\n"), "close"),
+        (
+            format!("{BASE}routes: [{{ upstream: app, headers: {{ set: {{ X-C: \"{{client_certificate.uri}}\" }} }} }}]\n"),
+            "leave the certificate out",
+        ),
     ] {
         let (code, told) = told(&text);
         assert_eq!(code, Some(78), "{text}\n{told}");

@@ -112,3 +112,21 @@ async fn connecting_includes_tls_and_ends_in_time() {
     let client = IapTokenService::new(&Iap { connect_timeout: Duration::from_millis(200), ..settings(url) }, Clock::system()).unwrap();
     assert_eq!(unavailable(create(&client).await), "connecting timed out after 200ms");
 }
+
+/// An authority that comes later, in the same file, is trusted without a restart.
+#[tokio::test]
+async fn files_are_read_again_when_they_change() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = serve(&authority, "localhost", false).await;
+    let ca = authority.file("swapped.crt", &std::fs::read_to_string(other.ca()).unwrap());
+    let client = client(&server, ClientTls { ca: Some(ca.clone()), ..ClientTls::default() });
+    let trust = client.trust().clone();
+    let following = tokio::spawn(async move { trust.keep().await });
+    assert!(create(&client).await.is_err());
+    // First what cannot be used: the former stays, and nothing else happens.
+    std::fs::write(&ca, "no certificate").unwrap();
+    std::fs::write(&ca, std::fs::read_to_string(authority.ca()).unwrap()).unwrap();
+    let trusted = async { while create(&client).await.is_err() {} };
+    tokio::time::timeout(crate::support::events::PATIENCE, trusted).await.expect("the authority is taken");
+    following.abort();
+}
