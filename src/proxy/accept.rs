@@ -23,7 +23,7 @@ use tokio::time;
 
 use super::Proxy;
 pub use super::connection::Mode;
-use super::connection::{Connection, Idle};
+use super::connection::{Connection, Idle, stopped};
 use super::http2;
 use super::inject::Caller;
 use super::limits::{Limits, Seats};
@@ -221,11 +221,6 @@ async fn begins_http2(tcp: &TcpStream) -> bool {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut first = [0; PREFACE.len()];
     tcp.peek(&mut first).await.is_ok_and(|count| count > 0 && PREFACE.starts_with(&first[..count]))
-}
-
-/// A sender that is gone means the same: nobody is left to serve for.
-pub(super) async fn stopped(stop: &mut ShutdownWatch) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// The time between two sweeps for idle connections.

@@ -76,14 +76,15 @@ pub(super) async fn discard_body(session: &mut Session) {
 /// The row of the table for an error; none where the caller is gone.
 pub(super) fn failure(error: &Error) -> Option<Reason> {
     use ErrorType::{
-        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InvalidHTTPHeader, ReadError,
+        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InvalidHTTPHeader, ReadError,
         ReadTimedout, SocketError, TLSHandshakeTimedout, WriteError, WriteTimedout,
     };
     Some(match (error.esource(), error.etype()) {
         (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => Reason::UpstreamTimeout,
         (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError) => Reason::UpstreamConnect,
         (ErrorSource::Upstream, _) => Reason::UpstreamReset,
-        (ErrorSource::Downstream, WriteError | ReadError | ConnectionClosed | WriteTimedout) => return None,
+        // On HTTP/2 a caller who gives a request up resets its stream.
+        (ErrorSource::Downstream, WriteError | ReadError | ConnectionClosed | WriteTimedout | H2Error) => return None,
         (ErrorSource::Downstream, _) | (_, InvalidHTTPHeader) => Reason::BadRequest,
         _ => Reason::Internal,
     })

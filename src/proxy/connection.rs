@@ -91,6 +91,11 @@ impl Idle {
     }
 }
 
+/// A sender that is gone means the same: nobody is left to serve for.
+pub(super) async fn stopped(stop: &mut ShutdownWatch) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 impl Connection {
     pub(super) fn new(caller: Caller, mode: Mode, limits: &Limits, idle: Idle, draining: ShutdownWatch, admission: Admission) -> Self {
         Self {

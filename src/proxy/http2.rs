@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time;
 
 use super::Proxy;
-use super::connection::Connection;
+use super::connection::{Connection, stopped};
 use super::limits::Limits;
 
 /// Requests at one time on a connection (RFC 9113 section 5.1.2 advises no less than 100).
@@ -70,7 +70,7 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
         tokio::select! {
             biased;
             // A connection that has had no request yet gets one: it was made for it, and the answer will say that it is the last.
-            () = super::accept::stopped(&mut drained), if !is_ending && has_served => {
+            () = stopped(&mut drained), if !is_ending && has_served => {
                 h2.graceful_shutdown();
                 is_ending = true;
             }

@@ -202,3 +202,20 @@ async fn a_drain_ends_connections_in_order() {
     let _ = idle.ended().await;
     bearerd.ended().await;
 }
+
+/// A caller who gives up a request is no fault of anybody, and the upstream learns of it.
+#[tokio::test]
+async fn a_stream_that_is_given_up_is_given_up_towards_the_upstream() {
+    let (service, upstream) = (ScriptedTokenService::start().await, Upstream::start(None).await);
+    let bearerd = between(&service, &format!("servers: [\"{}\"], protocol: h2c", upstream.address()), PROTECTED);
+    let mut caller = Connection::connect(bearerd.address()).await;
+    let (answer, mut body) = caller.begin(request("POST", "/wait", &[("x-api-key", "k")]), false).await.unwrap();
+    body.send_data(Bytes::from_static(b"x"), true).unwrap();
+    let begun = answer.await.unwrap();
+    drop(begun);
+    body.send_reset(h2::Reason::CANCEL);
+    bearerd.until("bearerd_requests_in_flight", 0.0).await;
+    let series = bearerd.series().await;
+    assert!(!series.keys().any(|name| name.starts_with("bearerd_upstream_errors_total")), "{series:?}");
+    assert_eq!(caller.get("/", &[("x-api-key", "k")]).await.head.status, 200, "the connection goes on");
+}
