@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO_DENY_VERSION := 0.20.2
+INFERNO_VERSION := 0.12.8
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 ENVOY_VERSION := 1.40.0
 GRPCIO_VERSION := 1.85.1
@@ -15,7 +16,7 @@ PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-val
 	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION)
 
-.PHONY: run test soak lint bench build clean help cmake programs
+.PHONY: run test soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -33,17 +34,44 @@ lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, doc
 	$(CARGO_DENY) --all-features check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+bench-peers: cmake bench-tools target/peers/.envoy-$(ENVOY_VERSION) ## Compare with nginx, HAProxy and Envoy (QUICK=1 for a first look); writes benches/results
+	@cargo build --locked --release --bin bearerd --example bare_pingora
+	@benches/peers.py $(if $(QUICK),--quick)
+
 bench: cmake ## Run the benchmarks (a release build first: several minutes)
 	@cargo bench --locked --bench '*'
 
 build: cmake ## Build target/release/bearerd (several minutes)
 	@cargo build --locked --release
 
+dist: cmake bench-tools ## Build target/dist/bearerd, guided by a profile of the benchmarks' mix (a quarter of an hour)
+	@tools/dist.sh
+
+instructions: cmake bench-tools ## Count the instructions of a warm request; fails past +3 % of the committed figure (ACCEPT=1 to accept)
+	@cargo build --locked --release --bin bearerd
+	@benches/instructions.py $(if $(ACCEPT),--accept)
+
+profile: cmake bench-tools target/tools/inferno/bin/inferno-flamegraph ## Draw a flame graph of warm requests: target/profile/flame.svg
+	@command -v perf >/dev/null || tools/debian-packages.sh linux-perf
+	@cargo build --locked --release --bin bearerd
+	@benches/profile.py
+
+target/tools/inferno/bin/inferno-flamegraph:
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
+		cargo install --quiet --locked --root target/tools/inferno inferno@$(INFERNO_VERSION)
+
+bench-tools: ## Install what the benchmarks load and compare with
+	@command -v valgrind >/dev/null || tools/debian-packages.sh valgrind
+	@command -v wrk >/dev/null || tools/debian-packages.sh wrk
+	@command -v nginx >/dev/null || tools/debian-packages.sh nginx-light
+	@command -v haproxy >/dev/null || tools/debian-packages.sh haproxy
+	@command -v h2load >/dev/null || tools/debian-packages.sh nghttp2-client
+
 clean: ## Remove everything built and everything installed under target/
 	@cargo clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The crate libz-ng-sys, under pingora, builds its C code with cmake.
 cmake:

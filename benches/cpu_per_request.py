@@ -13,6 +13,8 @@ import argparse, contextlib, hashlib, http.client, os, pathlib, re, socket, stat
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "target" / "release"
+# Another build may be measured: BEARERD=target/dist/bearerd
+BEARERD = pathlib.Path(os.environ.get("BEARERD", RELEASE / "bearerd")).resolve()
 TICKS = os.sysconf("SC_CLK_TCK")
 KEYS = [f"bench-key-{i:04d}" for i in range(1000)]
 
@@ -91,7 +93,7 @@ upstreams: {{ app: {{ servers: ["127.0.0.1:{upstream_port}"], pool: {{ idle: 256
 logging: {{ access: {str(access).lower()}, format: json }}
 workers: 1
 """)
-    return ports, [RELEASE / "bearerd", "run", "-c", folder / f"{name}.yaml"]
+    return ports, [BEARERD, "run", "-c", folder / f"{name}.yaml"]
 
 
 def over_http(folder, name, service_port):
@@ -222,7 +224,7 @@ def main():
             us, user, system, rate = (statistics.median(column) for column in zip(*rows[name]))
             print(f"{name:26s} {us:15.2f} {us / base:7.3f} {user:7.2f} {system:7.2f} {rate:11.0f} {rss_mib(pid):8.1f}")
         ports, command = configuration(folder, "mints", up, False)
-        running.append(start(folder, "mints", [RELEASE / "bearerd", "token-service", "-c", folder / "mints.yaml"]))
+        running.append(start(folder, "mints", [BEARERD, "token-service", "-c", folder / "mints.yaml"]))
         wait_for(ports["service"])
         before = cpu_seconds(running[-1].pid)
         count, rate = load(folder, ports["service"], options.seconds, options.connections, [f"X-API-Key: {key}\\r\\nContent-Length: 0" for key in KEYS], "POST /v1/tokens")

@@ -8,9 +8,10 @@ Needs nginx, wrk, h2load, curl and openssl. Load and upstream on processor 0, ea
 """
 import argparse, hashlib, pathlib, re, statistics, subprocess, tempfile, time
 
-from cpu_per_request import RELEASE, cpu_seconds, free_port, start, wait_for
+from cpu_per_request import BEARERD, RELEASE, cpu_seconds, free_port, start, wait_for
 
 KEY = "bench-key"
+TLS = "tls: { certificates: [{ certificate: cert.pem, private_key: key.pem }] }"
 GIB = 1 << 30
 
 
@@ -39,15 +40,24 @@ routes: [{{ upstream: app, validate: {{ details: off }} }}]
 logging: {{ access: false, format: json }}
 workers: 1
 """)
-    return [RELEASE / "bearerd", "run", "-c", folder / f"{name}.yaml"]
+    return [BEARERD, "run", "-c", folder / f"{name}.yaml"]
+
+
+def keys_file(folder):
+    (folder / "keys.yaml").write_text(f"keys: [{{ name: k, hash: \"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}\" }}]\n")
+
+
+def certificate_files(folder):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
 
 
 def run(command):
     return subprocess.run(["taskset", "-c", "0", *map(str, command)], capture_output=True, text=True, check=True).stdout
 
 
-def by_h2load(url, requests):
-    out = run(["h2load", "-t1", "-c8", "-m16", f"-n{requests}", "-H", f"x-api-key: {KEY}", url])
+def by_h2load(url, requests, more=(), key=KEY):
+    out = run(["h2load", "-t1", "-c8", "-m16", f"-n{requests}", *more, "-H", f"x-api-key: {key}", url])
     if f"{requests} succeeded" not in out or "0 5xx" not in out or "0 4xx" not in out:
         raise SystemExit(f"{url}: {out}")
     return requests
@@ -79,14 +89,12 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bearerd-bench-"))
     # nginx's worker is another user.
     folder.chmod(0o755)
-    (folder / "keys.yaml").write_text(f"keys: [{{ name: k, hash: \"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}\" }}]\n")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
+    keys_file(folder)
+    certificate_files(folder)
     plain, http2 = free_port(), free_port()
     running = [upstream(folder, plain, http2)]
     try:
         wait_for(plain)
-        certificate = "tls: { certificates: [{ certificate: cert.pem, private_key: key.pem }] }"
         bare = RELEASE / "examples" / "bare_pingora"
         ports = {name: free_port() for name in ("bare", "bare h2", "bare tls", "bearerd", "bearerd h2", "bearerd tls", "decision")}
         commands = {
@@ -95,7 +103,7 @@ def main():
             "bare tls": [bare, ports["bare tls"], plain, "tls", folder / "cert.pem", folder / "key.pem"],
             "bearerd": bearerd(folder, "plain", "mode: proxy", plain, ports["bearerd"]),
             "bearerd h2": bearerd(folder, "h2", "h2c: true", http2, ports["bearerd h2"], "h2c"),
-            "bearerd tls": bearerd(folder, "tls", certificate, plain, ports["bearerd tls"]),
+            "bearerd tls": bearerd(folder, "tls", TLS, plain, ports["bearerd tls"]),
             "decision": bearerd(folder, "decision", "mode: decision", plain, ports["decision"]),
         }
         processes = {name: start(folder, name, command) for name, command in commands.items()}

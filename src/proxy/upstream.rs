@@ -108,6 +108,8 @@ pub struct Upstream {
     /// Every address of every server.
     peers: ArcSwap<Vec<Peer>>,
     secured: ArcSwapOption<Secured>,
+    /// From before the first read on: no change is missed. Held by whoever keeps it up to date.
+    files: tokio::sync::Mutex<Followed>,
     /// Held while `peers` is built anew.
     rebuilding: Mutex<()>,
     next: AtomicUsize,
@@ -192,6 +194,7 @@ impl Upstream {
     /// When a server cannot be a `Host`, or a TLS file cannot be used.
     pub fn new(name: &str, servers: &[String], manner: Manner) -> Result<Self, Error> {
         let servers = servers.iter().map(|text| Server::new(name, text)).collect::<Result<Vec<_>, _>>()?;
+        let files = tokio::sync::Mutex::new(Followed::new(manner.tls.as_ref().map(Tls::paths).unwrap_or_default()));
         let secured = manner.tls.as_ref().map(Tls::read).transpose().map_err(|cause| Error::Tls { upstream: name.to_owned(), cause })?;
         let upstream = Self {
             name: name.to_owned(),
@@ -199,6 +202,7 @@ impl Upstream {
             servers,
             peers: ArcSwap::default(),
             secured: ArcSwapOption::from_pointee(secured),
+            files,
             rebuilding: Mutex::default(),
             next: AtomicUsize::new(0),
             generation: secured::next_generation(),
@@ -286,7 +290,7 @@ impl Upstream {
     /// Returns at once where there is no TLS. Files that cannot be used are told, and what was there before stays.
     async fn keep_secured(&self) {
         let Some(tls) = &self.manner.tls else { return };
-        let mut files = Followed::new(tls.paths());
+        let mut files = self.files.lock().await;
         loop {
             files.changed().await;
             match tls.read() {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+use tokio::sync::Mutex;
 
 pub use super::files::Error;
 use super::files::{Followed, authorities, certificates, mismatch, private_key};
@@ -16,6 +17,8 @@ use crate::config::token_service::ClientTls;
 pub struct Trust {
     section: ClientTls,
     used: bool,
+    /// From before the first read on: no change is missed. Held by whoever keeps it up to date.
+    files: Mutex<Followed>,
     current: ArcSwap<ClientConfig>,
 }
 
@@ -25,7 +28,8 @@ impl Trust {
     /// # Errors
     /// The first file that cannot be used.
     pub fn new(section: &ClientTls, used: bool) -> Result<Self, Error> {
-        Ok(Self { section: section.clone(), used, current: ArcSwap::from_pointee(client_config(section, used)?) })
+        let files = Mutex::new(Followed::new(files(section)));
+        Ok(Self { section: section.clone(), used, files, current: ArcSwap::from_pointee(client_config(section, used)?) })
     }
 
     /// What the next connection is made with.
@@ -35,9 +39,8 @@ impl Trust {
 
     /// Reads the files again whenever they change; returns at once where there are none. What cannot be used is told, and what was there before stays.
     pub async fn keep(&self) {
-        let paths = files(&self.section);
-        let Some(first) = paths.first().cloned() else { return };
-        let mut followed = Followed::new(paths);
+        let Some(first) = files(&self.section).into_iter().next() else { return };
+        let mut followed = self.files.lock().await;
         loop {
             followed.changed().await;
             match client_config(&self.section, self.used) {

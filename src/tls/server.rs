@@ -10,6 +10,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -23,6 +24,8 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// A listener's TLS as its files say now. Connections that are open keep what they began with.
 pub struct Listening {
     section: Tls,
+    /// From before the first read on: no change is missed. Held by whoever keeps it up to date.
+    files: Mutex<Followed>,
     current: ArcSwap<ServerConfig>,
 }
 
@@ -32,7 +35,8 @@ impl Listening {
     /// # Errors
     /// The first file that cannot be used.
     pub fn new(section: &Tls) -> Result<Self, Error> {
-        Ok(Self { section: section.clone(), current: ArcSwap::from_pointee(config(section)?) })
+        let files = Mutex::new(Followed::new(paths(section)));
+        Ok(Self { section: section.clone(), files, current: ArcSwap::from_pointee(config(section)?) })
     }
 
     /// What the next handshake is made with.
@@ -42,7 +46,7 @@ impl Listening {
 
     /// Reads the files again whenever they change. What cannot be used is told, and what was there before stays.
     pub async fn keep(self: Arc<Self>) {
-        let mut files = Followed::new(paths(&self.section));
+        let mut files = self.files.lock().await;
         loop {
             files.changed().await;
             match config(&self.section) {
