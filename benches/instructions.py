@@ -4,18 +4,17 @@
     make instructions             # fails where a figure is more than 3 % above the committed one
     make instructions ACCEPT=1    # writes the figures of this run to benches/results/instructions.json, to be committed with a reason
 
-One connection, one key, one request after the other, 2,000 of them after a warm-up; the whole process counts. Of four processes the least counts: seeds
-of hash maps are another in each, and some of them make keys share a bucket. Needs valgrind and nginx.
+One connection, one key, one request after the other, 2,000 of them after a warm-up; the whole process counts. The token
+service is a process of its own: embedded, it would look at its files now and then. Needs valgrind and nginx.
 """
 import argparse, json, pathlib, re, socket, subprocess, sys, tempfile
 
 import protocols
-from cpu_per_request import BEARERD, KEYS, POLICY, ROOT, ROUTE, configuration, free_port, keys_file, wait_for
+from cpu_per_request import BEARERD, KEYS, POLICY, ROOT, ROUTE, configuration, free_port, keys_file, over_http, start, wait_for
 
 COMMITTED = ROOT / "benches" / "results" / "instructions.json"
 REQUESTS = 2000
 WARM = 300
-PROCESSES = 4
 ALLOWED = 1.03
 
 
@@ -46,8 +45,9 @@ def total(out):
     return int(re.search(r"(?m)^(?:totals|summary): (\d+)", dumps[-1].read_text()).group(1))
 
 
-def measured(folder, name, routes, upstream):
+def measured(folder, name, routes, upstream, service):
     ports, command = configuration(folder, name, upstream, False, routes)
+    over_http(folder, name, service)
     out = folder / f"{name}.callgrind"
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *map(str, command)]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -78,12 +78,16 @@ def main():
     folder.chmod(0o755)
     keys_file(folder)
     plain, http2 = free_port(), free_port()
-    upstream = protocols.upstream(folder, plain, http2)
+    running = [protocols.upstream(folder, plain, http2)]
     try:
         wait_for(plain)
-        found = {name: min(measured(folder, f"{name}-{turn}", routes, plain) for turn in range(PROCESSES)) for name, routes in (("plain", ROUTE), ("policy", POLICY))}
+        ports, command = configuration(folder, "service", plain, False)
+        running.append(start(folder, "service", command))
+        wait_for(ports["service"])
+        found = {name: measured(folder, name, routes, plain, ports["service"]) for name, routes in (("plain", ROUTE), ("policy", POLICY))}
     finally:
-        upstream.kill()
+        for process in running:
+            process.kill()
     compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if options.accept:
         COMMITTED.parent.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod budget;
 mod connection;
+mod context;
 mod decide;
 mod http2;
 pub mod inject;
@@ -18,13 +19,12 @@ mod token_endpoints;
 pub mod upstream;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{HOST, UPGRADE};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -32,17 +32,17 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::authorize::{Circumstances, Rendered};
 use crate::exchange::Exchange;
-use crate::rate_limit::Standing;
 use crate::refusal::{Reason, Refusal};
 use crate::routing::{Conditions, Table};
 use crate::telemetry::logs::Access as AccessLine;
-use crate::telemetry::metrics::{Counted, Metrics, RouteMetrics};
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 use admission::{Admission, Asked, Bearer};
 use connection::{Connection, Mode};
+use context::Context;
 use inject::{Facts, Managed};
 use outliving::Watch;
-use upstream::{Choice, Health, Picked, Upstream};
+use upstream::{Choice, Picked, Upstream};
 
 pub use route::{Access, Action, ResponseHeaders, Route};
 
@@ -75,41 +75,6 @@ impl Proxy {
         let (conditions, routes) = routes.into_iter().map(|(conditions, route)| (conditions, Arc::new(route))).unzip();
         Self { table: Table::new(conditions), routes, unrouted, managed, admission: Admission { exchange, metrics }, access_log }
     }
-}
-
-/// One request on its way through the phases.
-pub struct Context {
-    _in_flight: Counted,
-    started: Instant,
-    /// Set in `request_filter`, the first phase; a request that fails before has none.
-    request_id: Option<HeaderValue>,
-    /// The route's place in [`Proxy::routes`].
-    route: Option<usize>,
-    /// What another proxy was asked for, where this is its question: method and path.
-    asked_for: Option<Box<(Method, String)>>,
-    bearer: Option<Bearer>,
-    /// Where the caller stands with the route's rate limit.
-    standing: Option<Standing>,
-    /// What became of the request after its token was found, and before it was sent.
-    refusal: Option<Refusal>,
-    /// The place of the upstream's server that was picked last.
-    server: usize,
-    /// How it does, where there are others to ask.
-    health: Option<Arc<Health>>,
-    /// The addresses that have failed this request.
-    tried: Vec<SocketAddr>,
-    /// How often an upstream was picked.
-    tries: usize,
-    /// The upstream has begun to answer.
-    answered: bool,
-    /// Sent again after a 401.
-    replayed: bool,
-    /// Cuts the request off when its token is over, where the route wants that.
-    watch: Option<Watch>,
-    /// Why the request was refused or failed.
-    reason: Option<Reason>,
-    /// What the log says of that; never a secret.
-    cause: Option<String>,
 }
 
 impl Proxy {
@@ -183,25 +148,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context {
-            _in_flight: Counted::in_gauge(&self.admission.metrics.requests_in_flight),
-            started: Instant::now(),
-            request_id: None,
-            route: None,
-            asked_for: None,
-            bearer: None,
-            standing: None,
-            refusal: None,
-            server: 0,
-            health: None,
-            tried: Vec::new(),
-            tries: 0,
-            answered: false,
-            replayed: false,
-            watch: None,
-            reason: None,
-            cause: None,
-        }
+        Context::new(&self.admission.metrics)
     }
 
     // No module is wanted: the default would add compression.

@@ -5,7 +5,8 @@ use pingora::proxy::Session;
 
 use super::admission::{Asked, Bearer};
 use super::connection::Connection;
-use super::{Action, Context, Proxy, answer, request};
+use super::context::Context;
+use super::{Action, Proxy, answer, request};
 use crate::authorize::Circumstances;
 use crate::decision::{self, Deciding, Original, Question};
 use crate::refusal::{Reason, Refusal};

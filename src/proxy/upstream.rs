@@ -1,5 +1,6 @@
 //! Upstreams: their servers' addresses, resolved in the background, and the next one to ask.
 
+mod balance;
 pub mod gauges;
 mod health_check;
 mod secured;
@@ -7,9 +8,9 @@ mod server;
 pub(in crate::proxy) mod upgrade;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
@@ -18,9 +19,11 @@ use pingora::upstreams::peer::{ALPN, HttpPeer};
 use tokio::{net, time};
 
 use crate::tls::files::{self, Followed};
+pub use balance::{Balance, Choice};
 pub use health_check::HealthCheck;
 use secured::Secured;
 pub use secured::Tls;
+use server::Peer;
 pub use server::{Ejection, Health};
 
 /// Attempts at upstreams for one request: room for a connect failure and a replay.
@@ -67,17 +70,6 @@ pub enum Protocol {
     Any,
 }
 
-/// Which of several servers is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// Each in its turn.
-    RoundRobin,
-    /// Any.
-    Random,
-    /// The same one for the same key.
-    Consistent,
-}
-
 /// Everything that is configured of an upstream beside its name and servers.
 pub struct Manner {
     /// The `Host` that it sees.
@@ -116,16 +108,6 @@ pub struct Upstream {
     generation: u64,
 }
 
-/// One address to ask.
-struct Peer {
-    /// The place of its server in `servers`.
-    place: usize,
-    address: HttpPeer,
-    health: Arc<Health>,
-    /// The address as a number, for [`Balance::Consistent`].
-    hash: u64,
-}
-
 /// An address that was picked for a request.
 pub struct Picked {
     /// The place of its server, for [`Upstream::host`].
@@ -134,17 +116,6 @@ pub struct Picked {
     pub peer: Box<HttpPeer>,
     /// How it does; none where there is no other to ask.
     pub health: Option<Arc<Health>>,
-}
-
-/// What picks among servers.
-#[derive(Clone, Copy)]
-pub struct Choice<'a> {
-    /// For [`Balance::Consistent`]: asked only where it counts.
-    pub key: &'a dyn Fn() -> u64,
-    /// Those that have failed this request.
-    pub tried: &'a [SocketAddr],
-    /// The time of the request.
-    pub at: Instant,
 }
 
 struct Server {
@@ -230,24 +201,8 @@ impl Upstream {
     pub fn pick(&self, choice: Choice<'_>) -> Option<Picked> {
         let peers = self.peers.load();
         let only = peers.len() == 1;
-        let peer = if only { peers.first()? } else { self.choose(&peers, choice)? };
+        let peer = if only { peers.first()? } else { balance::choose(self.manner.balance, &self.next, &peers, choice)? };
         Some(Picked { place: peer.place, peer: Box::new(peer.address.clone()), health: (!only).then(|| Arc::clone(&peer.health)) })
-    }
-
-    fn choose<'p>(&self, peers: &'p [Peer], Choice { key, tried, at }: Choice<'_>) -> Option<&'p Peer> {
-        let count = peers.len();
-        if self.manner.balance == Balance::Consistent {
-            // Rendezvous hashing: who has the highest number for this key. The rest keep theirs when one is gone.
-            let key = key();
-            return peers.iter().max_by_key(|peer| (peer.rank(tried, at), mix(key ^ peer.hash)));
-        }
-        let start = match self.manner.balance {
-            Balance::Random => fastrand::usize(..count.max(1)),
-            _ => self.next.fetch_add(1, Ordering::Relaxed),
-        };
-        let in_turn = (0..count).filter_map(|step| peers.get((start.wrapping_add(step)) % count));
-        // The first of the best rank.
-        in_turn.reduce(|best, other| if other.rank(tried, at) > best.rank(tried, at) { other } else { best })
     }
 
     /// Whether there is an address that has not failed this request.
@@ -339,12 +294,8 @@ impl Upstream {
             for (place, list) in addresses.iter().enumerate() {
                 let Some(&address) = list.get(turn) else { continue };
                 let health = known.iter().find(|peer| peer.health.address() == address).map(|peer| Arc::clone(&peer.health));
-                peers.push(Peer {
-                    place,
-                    address: self.peer(address, &self.servers[place].host, secured.as_deref()),
-                    health: health.unwrap_or_else(|| Health::new(address)),
-                    hash: number(&address),
-                });
+                let health = health.unwrap_or_else(|| Health::new(address));
+                peers.push(Peer::new(place, self.peer(address, &self.servers[place].host, secured.as_deref()), health));
             }
         }
         self.peers.store(Arc::new(peers));
@@ -377,26 +328,6 @@ impl Upstream {
     }
 }
 
-impl Peer {
-    /// Better is greater.
-    fn rank(&self, tried: &[SocketAddr], at: Instant) -> (bool, bool) {
-        (!tried.contains(&self.health.address()), self.health.is_good(at))
-    }
-}
-
-/// An address as a number that is the same in every process.
-fn number(address: &SocketAddr) -> u64 {
-    // FNV-1a; [`mix`] spreads it.
-    address.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// Spreads a number over all bits (the finaliser of MurmurHash3).
-const fn mix(mut number: u64) -> u64 {
-    number = (number ^ (number >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    number = (number ^ (number >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    number ^ (number >> 33)
-}
-
 impl Server {
     fn new(upstream: &str, text: &str) -> Result<Self, Error> {
         let refused = || Error::Server { upstream: upstream.to_owned(), server: text.to_owned() };
@@ -411,71 +342,5 @@ impl Server {
         }
         let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
         Ok(Self { text: text.to_owned(), header, host: host.to_owned(), addresses: ArcSwap::from_pointee(addresses) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstream(balance: Balance, servers: usize) -> Upstream {
-        let servers: Vec<String> = (1..=servers).map(|last| format!("127.0.0.{last}:80")).collect();
-        let second = Duration::from_secs(1);
-        let manner = Manner {
-            host: HostPolicy::Preserve,
-            timeouts: Timeouts { connect: second, read: second, write: second, idle: second },
-            protocol: Protocol::Http1,
-            tls: None,
-            balance,
-            health_check: None,
-            ejection: Ejection { failures: 1, period: second },
-            dns_refresh: second,
-            header_bytes: 1024,
-        };
-        Upstream::new("u", &servers, manner).unwrap()
-    }
-
-    fn pick(upstream: &Upstream, key: u64, tried: &[SocketAddr], at: Instant) -> usize {
-        upstream.pick(Choice { key: &|| key, tried, at }).unwrap().place
-    }
-
-    #[test]
-    fn turns_pass_over_who_fails_and_come_to_all() {
-        let upstream = upstream(Balance::RoundRobin, 3);
-        let at = Instant::now();
-        let mut places: Vec<usize> = (0..6).map(|_| pick(&upstream, 0, &[], at)).collect();
-        places.sort_unstable();
-        assert_eq!(places, [0, 0, 1, 1, 2, 2]);
-        let health = Arc::clone(&upstream.peers.load()[1].health);
-        assert!(health.failed(upstream.ejection(), at));
-        assert!((0..6).all(|_| pick(&upstream, 0, &[], at) != 1));
-        // One that has failed this very request is worse than one that failed others.
-        let tried = [upstream.peers.load()[0].health.address(), upstream.peers.load()[2].health.address()];
-        assert!((0..6).all(|_| pick(&upstream, 0, &tried, at) == 1));
-        // Where all do badly, all are asked.
-        for peer in upstream.peers.load().iter() {
-            peer.health.failed(upstream.ejection(), at);
-        }
-        let mut places: Vec<usize> = (0..3).map(|_| pick(&upstream, 0, &[], at)).collect();
-        places.sort_unstable();
-        assert_eq!(places, [0, 1, 2]);
-    }
-
-    #[test]
-    fn a_key_keeps_its_server_and_only_those_of_one_that_is_gone_move() {
-        let upstream = upstream(Balance::Consistent, 4);
-        let at = Instant::now();
-        let keys = (0..1000_u64).map(|key| mix(key + 1));
-        let before: Vec<usize> = keys.clone().map(|key| pick(&upstream, key, &[], at)).collect();
-        assert_eq!(before, keys.clone().map(|key| pick(&upstream, key, &[], at)).collect::<Vec<_>>());
-        for place in 0..4 {
-            let share = before.iter().filter(|picked| **picked == place).count();
-            assert!((180..=320).contains(&share), "server {place} has {share} of 1000");
-        }
-        upstream.peers.load()[2].health.failed(upstream.ejection(), at);
-        for (key, before) in keys.zip(before) {
-            let now = pick(&upstream, key, &[], at);
-            assert!(if before == 2 { now != 2 } else { now == before });
-        }
     }
 }

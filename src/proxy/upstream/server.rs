@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use pingora::upstreams::peer::HttpPeer;
+
 /// When a server is left alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Ejection {
@@ -87,6 +89,34 @@ impl Health {
     fn elapsed(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// One address to ask.
+pub(super) struct Peer {
+    /// The place of its server in `servers`.
+    pub(super) place: usize,
+    pub(super) address: HttpPeer,
+    pub(super) health: Arc<Health>,
+    /// The address as a number, for [`Balance::Consistent`].
+    pub(super) hash: u64,
+}
+
+impl Peer {
+    pub(super) fn new(place: usize, address: HttpPeer, health: Arc<Health>) -> Self {
+        let hash = number(&health.address());
+        Self { place, address, health, hash }
+    }
+
+    /// Better is greater.
+    pub(super) fn rank(&self, tried: &[SocketAddr], at: Instant) -> (bool, bool) {
+        (!tried.contains(&self.health.address()), self.health.is_good(at))
+    }
+}
+
+/// An address as a number that is the same in every process.
+fn number(address: &SocketAddr) -> u64 {
+    // FNV-1a; whoever ranks by it spreads it.
+    address.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

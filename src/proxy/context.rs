@@ -1,0 +1,74 @@
+//! What is known of one request while it is served.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Method};
+
+use super::admission::Bearer;
+use super::outliving::Watch;
+use super::upstream::Health;
+use crate::rate_limit::Standing;
+use crate::refusal::{Reason, Refusal};
+use crate::telemetry::metrics::{Counted, Metrics};
+
+/// One request on its way through the phases.
+pub struct Context {
+    _in_flight: Counted,
+    pub(super) started: Instant,
+    /// Set in `request_filter`, the first phase; a request that fails before has none.
+    pub(super) request_id: Option<HeaderValue>,
+    /// The route's place in [`Proxy::routes`].
+    pub(super) route: Option<usize>,
+    /// What another proxy was asked for, where this is its question: method and path.
+    pub(super) asked_for: Option<Box<(Method, String)>>,
+    pub(super) bearer: Option<Bearer>,
+    /// Where the caller stands with the route's rate limit.
+    pub(super) standing: Option<Standing>,
+    /// What became of the request after its token was found, and before it was sent.
+    pub(super) refusal: Option<Refusal>,
+    /// The place of the upstream's server that was picked last.
+    pub(super) server: usize,
+    /// How it does, where there are others to ask.
+    pub(super) health: Option<Arc<Health>>,
+    /// The addresses that have failed this request.
+    pub(super) tried: Vec<SocketAddr>,
+    /// How often an upstream was picked.
+    pub(super) tries: usize,
+    /// The upstream has begun to answer.
+    pub(super) answered: bool,
+    /// Sent again after a 401.
+    pub(super) replayed: bool,
+    /// Cuts the request off when its token is over, where the route wants that.
+    pub(super) watch: Option<Watch>,
+    /// Why the request was refused or failed.
+    pub(super) reason: Option<Reason>,
+    /// What the log says of that; never a secret.
+    pub(super) cause: Option<String>,
+}
+
+impl Context {
+    /// A request that begins now.
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            _in_flight: Counted::in_gauge(&metrics.requests_in_flight),
+            started: Instant::now(),
+            request_id: None,
+            route: None,
+            asked_for: None,
+            bearer: None,
+            standing: None,
+            refusal: None,
+            server: 0,
+            health: None,
+            tried: Vec::new(),
+            tries: 0,
+            answered: false,
+            replayed: false,
+            watch: None,
+            reason: None,
+            cause: None,
+        }
+    }
+}
