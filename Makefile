@@ -36,7 +36,7 @@ lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, doc
 
 bench-peers: cmake bench-tools target/peers/.envoy-$(ENVOY_VERSION) ## Compare with nginx, HAProxy and Envoy (QUICK=1 for a first look); writes benches/results
 	@cargo build --locked --release --bin bearerd --example bare_pingora
-	@benches/peers.py $(if $(QUICK),--quick)
+	@PATH=$(CURDIR)/target/peers:$$PATH benches/peers.py $(if $(QUICK),--quick)
 
 bench: cmake ## Run the benchmarks (a release build first: several minutes)
 	@cargo bench --locked --bench '*'
@@ -45,25 +45,24 @@ build: cmake ## Build target/release/bearerd (several minutes)
 	@cargo build --locked --release
 
 dist: cmake bench-tools ## Build target/dist/bearerd, guided by a profile of the benchmarks' mix (a quarter of an hour)
-	@tools/dist.sh
+	@PATH=$(CURDIR)/target/peers:$$PATH tools/dist.sh
 
-instructions: cmake bench-tools ## Count the instructions of a warm request; fails past +3 % of the committed figure (ACCEPT=1 to accept)
+instructions: cmake target/peers/nginx ## Count the instructions of a warm request; fails past +3 % of the committed figure (ACCEPT=1 to accept)
 	@cargo build --locked --release --bin bearerd
-	@benches/instructions.py $(if $(ACCEPT),--accept)
+	@command -v valgrind >/dev/null || tools/debian-packages.sh valgrind
+	@PATH=$(CURDIR)/target/peers:$$PATH benches/instructions.py $(if $(ACCEPT),--accept)
 
 profile: cmake bench-tools target/tools/inferno/bin/inferno-flamegraph ## Draw a flame graph of warm requests: target/profile/flame.svg
 	@command -v perf >/dev/null || tools/debian-packages.sh linux-perf
 	@cargo build --locked --release --bin bearerd
-	@benches/profile.py
+	@PATH=$(CURDIR)/target/peers:$$PATH benches/profile.py
 
 target/tools/inferno/bin/inferno-flamegraph:
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
 		cargo install --quiet --locked --root target/tools/inferno inferno@$(INFERNO_VERSION)
 
-bench-tools: ## Install what the benchmarks load and compare with
-	@command -v valgrind >/dev/null || tools/debian-packages.sh valgrind
+bench-tools: target/peers/nginx ## Install what the benchmarks load and compare with
 	@command -v wrk >/dev/null || tools/debian-packages.sh wrk
-	@command -v nginx >/dev/null || tools/debian-packages.sh nginx-light
 	@command -v haproxy >/dev/null || tools/debian-packages.sh haproxy
 	@command -v h2load >/dev/null || tools/debian-packages.sh nghttp2-client
 

@@ -16,6 +16,8 @@ RELEASE = ROOT / "target" / "release"
 # Another build may be measured: BEARERD=target/dist/bearerd
 BEARERD = pathlib.Path(os.environ.get("BEARERD", RELEASE / "bearerd")).resolve()
 TICKS = os.sysconf("SC_CLK_TCK")
+# nginx without the folders that its package makes.
+TEMPORARY = "client_body_temp_path body; proxy_temp_path proxied; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;"
 KEYS = [f"bench-key-{i:04d}" for i in range(1000)]
 
 
@@ -54,7 +56,7 @@ def upstream(folder, port):
     (folder / "nginx.conf").write_text(f"""
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err crit;
 events {{ worker_connections 8192; }}
-http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 3600s;
+http {{ {TEMPORARY} access_log off; keepalive_requests 100000000; keepalive_timeout 3600s;
  server {{ listen 127.0.0.1:{port} backlog=8192; location / {{ default_type text/plain; return 200 "{body}"; }} }} }}
 """)
     return start(folder, "upstream", ["nginx", "-c", folder / "nginx.conf", "-p", folder])

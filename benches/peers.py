@@ -12,7 +12,7 @@ run. BEARERD names another build, such as target/dist/bearerd.
 import argparse, json, os, pathlib, platform, re, statistics, subprocess, tempfile, time
 
 import protocols
-from cpu_per_request import BEARERD, KEYS, RELEASE, ROOT, ROUTE, TICKS, configuration, free_port, keys_file, start, tokens, wait_for
+from cpu_per_request import BEARERD, KEYS, RELEASE, ROOT, ROUTE, TEMPORARY, TICKS, configuration, free_port, keys_file, start, tokens, wait_for
 
 CONNECTIONS = 64
 RATE = 1000
@@ -45,7 +45,7 @@ def nginx(folder, name, http):
     (folder / f"{name}.conf").write_text(f"""
 worker_processes 1; daemon off; pid {folder}/{name}.pid; error_log {folder}/{name}.err crit; user root;
 events {{ worker_connections 8192; }}
-http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 3600s; map_hash_max_size 65536; map_hash_bucket_size 4096;
+http {{ {TEMPORARY} access_log off; keepalive_requests 100000000; keepalive_timeout 3600s; map_hash_max_size 65536; map_hash_bucket_size 4096;
 {http} }}
 """)
     return ["nginx", "-c", folder / f"{name}.conf", "-p", folder]

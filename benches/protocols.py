@@ -8,7 +8,7 @@ Needs nginx, wrk, h2load, curl and openssl. Load and upstream on processor 0, ea
 """
 import argparse, hashlib, pathlib, re, statistics, subprocess, tempfile, time
 
-from cpu_per_request import BEARERD, RELEASE, cpu_seconds, free_port, start, wait_for
+from cpu_per_request import BEARERD, RELEASE, TEMPORARY, cpu_seconds, free_port, start, wait_for
 
 KEY = "bench-key"
 TLS = "tls: { certificates: [{ certificate: cert.pem, private_key: key.pem }] }"
@@ -22,7 +22,7 @@ def upstream(folder, plain, http2):
     (folder / "nginx.conf").write_text(f"""
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err crit;
 events {{ worker_connections 8192; }}
-http {{ access_log off; sendfile on; keepalive_requests 100000000; keepalive_timeout 3600s;
+http {{ {TEMPORARY} access_log off; sendfile on; keepalive_requests 100000000; keepalive_timeout 3600s;
  server {{ listen 127.0.0.1:{plain}; root {folder}; location / {{ default_type text/plain; return 200 "{body}"; }} location = /large {{ }} }}
  server {{ listen 127.0.0.1:{http2} http2; http2_max_concurrent_streams 1000; location / {{ default_type text/plain; return 200 "{body}"; }} }} }}
 """)

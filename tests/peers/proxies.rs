@@ -24,6 +24,10 @@ fn peer(name: &str) -> PathBuf {
     path
 }
 
+/// Where nginx puts bodies that it does not keep in memory, beside its configuration.
+const TEMPORARY: &str =
+    "client_body_temp_path body; proxy_temp_path proxied; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;";
+
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -64,6 +68,8 @@ impl Stand {
             assert!(text.contains(from), "{example} has no port {from}");
             text = text.replace(from, &to.to_string());
         }
+        // The binary alone has none of the folders that its package makes.
+        text = text.replace("http {\n", &format!("http {{\n{TEMPORARY}\n"));
         let file = folder.path().join(example);
         fs::write(&file, text).unwrap();
         let proxy = command(&file).current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
