@@ -4,6 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
+/// A new API key in a keys file.
+pub fn new_key(keys_file: &Path, arguments: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["keys", "new", "--keys-file"]).arg(keys_file).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 /// A bearerd that ends with the test.
 pub struct Bearerd {
     process: Child,

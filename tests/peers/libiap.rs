@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use crate::bearerd::Bearerd;
+use crate::bearerd::{Bearerd, new_key};
 use crate::mirror::mirror;
 
 fn bearerd() -> Command {
@@ -16,12 +16,6 @@ fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/libiap-venv/bin/python");
     assert!(python.exists(), "{} is not there: run `make test`, which installs it", python.display());
     python
-}
-
-fn new_key(keys_file: &Path, arguments: &[&str]) -> String {
-    let output = bearerd().args(["keys", "new", "--keys-file"]).arg(keys_file).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// A token service that ends with the test.

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use crate::bearerd::Bearerd;
+use crate::bearerd::{Bearerd, new_key};
 use crate::mirror::mirror;
 
 fn root() -> &'static Path {
@@ -24,12 +24,7 @@ struct Stand {
 
 impl Stand {
     fn start(folder: TempDir, listeners: &str, upstream: &str) -> Self {
-        let made = Command::new(env!("CARGO_BIN_EXE_bearerd"))
-            .args(["keys", "new", "--name", "alice", "--keys-file"])
-            .arg(folder.path().join("keys.yaml"))
-            .output()
-            .unwrap();
-        let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        let key = new_key(&folder.path().join("keys.yaml"), &["--name", "alice"]);
         let configuration = format!(
             "listeners: [{listeners}]\nadmin: {{ address: 127.0.0.1:0 }}\nmetrics: {{ address: 127.0.0.1:0 }}\n\
              token_services: {{ default: {{ kind: embedded, keys_file: keys.yaml, signing_key_file: signing.pem }} }}\n\

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::bearerd::Bearerd;
+use crate::bearerd::{Bearerd, new_key};
 use crate::mirror::mirror;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,12 +46,7 @@ impl Stand {
     /// Starts bearerd and the app, then the proxy with its example; `listener` is its line's place in examples/decision.yaml.
     fn start(example: &str, listener: usize, command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let made = Command::new(env!("CARGO_BIN_EXE_bearerd"))
-            .args(["keys", "new", "--name", "alice", "--keys-file"])
-            .arg(folder.path().join("keys.yaml"))
-            .output()
-            .unwrap();
-        let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        let key = new_key(&folder.path().join("keys.yaml"), &["--name", "alice"]);
         // The example, with ports of the system's choice and a token service of our own.
         let mut text = fs::read_to_string(root().join("examples/decision.yaml")).unwrap();
         for port in ["8081", "8082", "8083"] {
