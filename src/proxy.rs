@@ -188,7 +188,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
-        let Some(Action::Forward(upstream)) = self.route(ctx).map(|route| &route.action) else {
+        let Some(upstream) = self.upstream(ctx) else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
         let key = || ctx.bearer.as_ref().map_or_else(|| peer_key(session), Bearer::key);
@@ -216,7 +216,7 @@ impl ProxyHttp for Proxy {
         let (Some(route), Some(connection), Some(request_id)) = (self.route(ctx), Connection::of(session.digest()), &ctx.request_id) else {
             return Error::e_explain(ErrorType::InternalError, "a request that skipped its first phase");
         };
-        let Action::Forward(upstream) = &route.action else {
+        let Some(upstream) = self.upstream(ctx) else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
         let has_host = request.headers.contains_key(HOST) || request.uri.authority().is_some();
@@ -304,8 +304,7 @@ impl ProxyHttp for Proxy {
     /// A server took the request and did not begin to answer: another one is asked where sending it twice does no harm (RFC 9110 section 9.2.2).
     /// A connection that was closed just when the request went out on it is pingora's own reason to try again.
     fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, mut error: Box<Error>, ctx: &mut Context, reused: bool) -> Box<Error> {
-        let is_replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-        if !is_replayable || ctx.answered || session.response_written().is_some() {
+        if !upstream::is_repeatable(session) || ctx.answered || session.response_written().is_some() {
             error.set_retry(false);
             return error;
         }

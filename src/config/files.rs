@@ -5,9 +5,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
 use super::place::KeyPath;
 use super::route::{CredentialSource, Placed};
 use super::token_service::ClientTls;
@@ -216,18 +213,11 @@ fn examine(file: &Path, purpose: Use) -> Result<(), Problem> {
             result => result,
         },
         Use::Certificates => {
-            let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-            match certificates {
-                Ok(found) if found.is_empty() => Err(Problem::Unusable("has no certificate in it: PEM is expected")),
-                Ok(_) => Ok(()),
-                Err(error) => Err(not_pem(error)),
-            }
+            pem_files::certificates(file).map(drop).map_err(|error| not_pem(error, "has no certificate in it: PEM is expected"))
         }
-        Use::PrivateKey => match PrivateKeyDer::from_pem_file(file) {
-            Ok(_) => Ok(()),
-            Err(pem::Error::NoItemsFound) => Err(Problem::Unusable("has no private key in it: PEM is expected")),
-            Err(error) => Err(not_pem(error)),
-        },
+        Use::PrivateKey => {
+            pem_files::private_key(file).map(drop).map_err(|error| not_pem(error, "has no private key in it: PEM is expected"))
+        }
         Use::Made if file.is_dir() => Err(Problem::Unusable("is a folder: name a file in it")),
         Use::Made => parent_folder(file),
         Use::ApiKey => match mounted::read(file) {
@@ -260,9 +250,10 @@ fn examine(file: &Path, purpose: Use) -> Result<(), Problem> {
     }
 }
 
-fn not_pem(error: pem::Error) -> Problem {
+fn not_pem(error: pem_files::Error, empty: &'static str) -> Problem {
     match error {
-        pem::Error::Io(error) => Problem::Unreadable(error),
+        pem_files::Error::Read { source, .. } => Problem::Unreadable(source),
+        pem_files::Error::Empty { .. } => Problem::Unusable(empty),
         _ => Problem::Unusable("is not valid PEM"),
     }
 }

@@ -32,7 +32,12 @@ pub const MAX_ATTEMPTS: usize = 3;
 /// Whether a request that was sent in `tries` attempts can be sent once more: by its method (RFC 9110 section 9.2.2), and by what is left of its
 /// body. The same as pingora's own policy, which has the last word.
 pub(super) fn may_replay(session: &Session, tries: usize) -> bool {
-    tries < MAX_ATTEMPTS && session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated()
+    tries < MAX_ATTEMPTS && is_repeatable(session)
+}
+
+/// Whether it does no harm to send a request twice (RFC 9110 section 9.2.2), and all of it is still there to be sent.
+pub(super) fn is_repeatable(session: &Session) -> bool {
+    session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated()
 }
 
 /// Time-outs of each phase.
@@ -242,23 +247,15 @@ impl Upstream {
         }
     }
 
-    /// Returns at once where there is no TLS. Files that cannot be used are told, and what was there before stays.
+    /// Returns at once where there is no TLS.
     async fn keep_secured(&self) {
         let Some(tls) = &self.manner.tls else { return };
-        let mut files = self.files.lock().await;
-        loop {
-            files.changed().await;
-            match tls.read() {
-                Ok(secured) => {
-                    self.secured.store(Some(Arc::new(secured)));
-                    self.rebuild();
-                    tracing::info!(upstream = self.name, "the upstream's TLS files changed and are used");
-                }
-                Err(error) => {
-                    tracing::error!(upstream = self.name, %error, "the upstream's TLS files changed and cannot be used; the former ones stay")
-                }
-            }
-        }
+        let take = || {
+            self.secured.store(Some(Arc::new(tls.read()?)));
+            self.rebuild();
+            Ok(())
+        };
+        self.files.lock().await.keep(&self.name, take).await;
     }
 
     /// Asks for each name once; `false` where one failed.

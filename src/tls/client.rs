@@ -37,20 +37,10 @@ impl Trust {
         self.current.load_full()
     }
 
-    /// Reads the files again whenever they change; returns at once where there are none. What cannot be used is told, and what was there before stays.
+    /// Reads the files again whenever they change; returns at once where there are none.
     pub async fn keep(&self) {
-        let Some(first) = files(&self.section).into_iter().next() else { return };
-        let mut followed = self.files.lock().await;
-        loop {
-            followed.changed().await;
-            match client_config(&self.section, self.used) {
-                Ok(config) => {
-                    self.current.store(Arc::new(config));
-                    tracing::info!(file = %first.display(), "TLS files towards a server changed and are used");
-                }
-                Err(error) => tracing::error!(%error, "TLS files towards a server changed and cannot be used; the former ones stay"),
-            }
-        }
+        let take = || client_config(&self.section, self.used).map(|config| self.current.store(Arc::new(config)));
+        self.files.lock().await.keep("calls to a server", take).await;
     }
 }
 

@@ -163,13 +163,23 @@ impl Followed {
         Self { paths, seen }
     }
 
-    /// Returns when they have changed and can all be read. Never, where there are none.
-    pub async fn changed(&mut self) {
+    /// Has `take` read them again whenever they change, for as long as the process lives; returns at once where there are none. What cannot be used is
+    /// told, and what was there before stays. `whose` says it in the log.
+    pub async fn keep(&mut self, whose: &str, mut take: impl FnMut() -> Result<(), Error>) {
+        let Some(first) = self.paths.first().cloned() else { return };
+        loop {
+            self.changed().await;
+            match take() {
+                Ok(()) => tracing::info!(whose, file = %first.display(), "TLS files changed and are used"),
+                Err(error) => tracing::error!(whose, %error, "TLS files changed and cannot be used; the former ones stay"),
+            }
+        }
+    }
+
+    /// Returns when they have changed and can all be read.
+    async fn changed(&mut self) {
         loop {
             time::sleep(LOOK).await;
-            if self.paths.is_empty() {
-                continue;
-            }
             let paths = self.paths.clone();
             // A panic in there would be one of the system's; the files are looked at again.
             let found = task::spawn_blocking(move || fingerprint(&paths)).await.unwrap_or_default();

@@ -44,19 +44,10 @@ impl Listening {
         TlsAcceptor::from(self.current.load_full())
     }
 
-    /// Reads the files again whenever they change. What cannot be used is told, and what was there before stays.
+    /// Reads the files again whenever they change.
     pub async fn keep(self: Arc<Self>) {
-        let mut files = self.files.lock().await;
-        loop {
-            files.changed().await;
-            match config(&self.section) {
-                Ok(config) => {
-                    self.current.store(Arc::new(config));
-                    tracing::info!(certificate = %self.section.certificates[0].certificate.display(), "the listener's TLS files changed and are used");
-                }
-                Err(error) => tracing::error!(%error, "the listener's TLS files changed and cannot be used; the former ones stay"),
-            }
-        }
+        let take = || config(&self.section).map(|config| self.current.store(Arc::new(config)));
+        self.files.lock().await.keep("a listener", take).await;
     }
 }
 

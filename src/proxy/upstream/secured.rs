@@ -1,12 +1,14 @@
 //! TLS towards an upstream, as its files say now.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::files::{self, Error};
 
@@ -41,14 +43,13 @@ impl Tls {
     /// Reads the files.
     pub(super) fn read(&self) -> Result<Secured, Error> {
         let wrapped = |path: &PathBuf| -> Result<Arc<CaType>, Error> {
-            // Else pingora would panic at the first that is none.
+            // What nobody could be checked by is told now, not at the first connection.
             files::authorities(path)?;
-            Ok(files::certificates(path)?.into_iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect())
+            Ok(parsable(path)?.into_iter().map(|der| WrappedX509::new(der, parse_x509)).collect())
         };
         let pair = |(certificate, key): &(PathBuf, PathBuf)| -> Result<Arc<CertKey>, Error> {
             files::pair(certificate, key)?;
-            let chain = files::certificates(certificate)?.into_iter().map(|der| der.to_vec()).collect();
-            Ok(Arc::new(CertKey::new(chain, files::private_key(key)?.secret_der().to_vec())))
+            Ok(Arc::new(CertKey::new(parsable(certificate)?, files::private_key(key)?.secret_der().to_vec())))
         };
         Ok(Secured {
             authorities: self.ca.as_ref().map(wrapped).transpose()?,
@@ -56,6 +57,13 @@ impl Tls {
             generation: next_generation(),
         })
     }
+}
+
+/// The certificates of a file, each of which can be read: pingora would panic at the first that cannot.
+fn parsable(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
+    let unusable = || Error::Unusable { path: path.to_owned(), what: "certificate", fault: "it is not one of X.509".to_owned() };
+    let checked = |der: CertificateDer<'_>| X509Certificate::from_der(&der).map(|_| der.to_vec()).map_err(|_| unusable());
+    files::certificates(path)?.into_iter().map(checked).collect()
 }
 
 /// A number that no peer has had: pingora's pool takes connections to one address for the same whatever authorities they were checked by.
@@ -72,5 +80,22 @@ impl Secured {
         peer.options.ca.clone_from(&self.authorities);
         peer.client_cert_key.clone_from(&self.certificate);
         peer.group_key = self.generation;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_an_error_behind_a_good_one_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["app.test".to_owned()]).unwrap();
+        let (chain, key) = (folder.path().join("c.crt"), folder.path().join("c.key"));
+        std::fs::write(&chain, format!("{}-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n", made.cert.pem())).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let tls = |ca, certificate| Tls { sni: None, ca, certificate, verify: true };
+        assert!(tls(Some(chain.clone()), None).read().is_err());
+        assert!(tls(None, Some((chain, key))).read().is_err_and(|error| error.to_string().contains("not one of X.509")));
     }
 }
