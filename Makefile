@@ -10,11 +10,14 @@ KUBERNETES_VALIDATE_VERSION := 1.37.0
 ENVOY_VERSION := 1.40.0
 GRPCIO_VERSION := 1.85.1
 WEBSOCKETS_VERSION := 17.4
+JSONSCHEMA_VERSION := 4.26.0
+PYYAML_VERSION := 6.0.3
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
 	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
-	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION)
+	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
+	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION)
 
 .PHONY: run test soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
 
@@ -97,6 +100,10 @@ programs:
 
 target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/protocols-venv grpcio==$(GRPCIO_VERSION) websockets==$(WEBSOCKETS_VERSION)
+	@touch $@
+
+target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION): tools/venv.sh
+	@tools/venv.sh target/peers/schema-venv jsonschema==$(JSONSCHEMA_VERSION) pyyaml==$(PYYAML_VERSION)
 	@touch $@
 
 target/peers/.envoy-%: tools/venv.sh

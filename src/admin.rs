@@ -1,5 +1,6 @@
 //! The listeners for machines and operators: metrics and probes.
 
+pub mod reload;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use axum::{Router, http::HeaderMap};
 use crate::exchange::Exchange;
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
+use reload::Reloads;
 
 /// The exposition format that Prometheus reads.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -82,18 +84,14 @@ pub fn metrics_listener(shown: Shown) -> Router {
 
 /// The admin listener: the same paths and those that change state, for those who bring the token where one is set. Without one it is bound to loopback, and a page that a browser
 /// was lured to (DNS rebinding) is told apart by its `Host`.
-pub fn admin_listener(shown: Shown, token: Option<Secret>) -> Router {
-    let guard = Arc::new(Guard { token });
+pub fn admin_listener(shown: Shown, reloads: Arc<Reloads>) -> Router {
     let tokens = tokens::router(Arc::clone(&shown.exchange));
-    metrics_listener(shown).merge(tokens).layer(middleware::from_fn_with_state(guard, admit))
+    let reload = reload::router(Arc::clone(&reloads));
+    metrics_listener(shown).merge(tokens).merge(reload).layer(middleware::from_fn_with_state(reloads, admit))
 }
 
-struct Guard {
-    token: Option<Secret>,
-}
-
-async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match &guard.token {
+async fn admit(State(reloads): State<Arc<Reloads>>, request: Request, next: Next) -> Response {
+    match &*reloads.token() {
         Some(token) if !brings(request.headers(), token) => (
             StatusCode::UNAUTHORIZED,
             [(header::WWW_AUTHENTICATE, "Bearer realm=\"bearerd admin\"")],

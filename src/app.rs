@@ -5,6 +5,8 @@
 
 mod assemble;
 pub mod explain;
+mod generation;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::future;
@@ -13,31 +15,33 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use assemble::{KeySources, OwnKeys};
 use axum::Router;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time;
 
+use crate::admin::reload::Reloads;
 use crate::admin::{self, Readiness, Shown};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::exchange::Exchange;
 use crate::exchange::ledger::{KeyError, OpenError};
-use crate::exchange::{Exchange, Sink};
 use crate::http_server;
 use crate::issuer::{self, Issuer};
 use crate::jwks::source;
 use crate::mounted;
-use crate::proxy::accept::{Connections, Listener, Transport};
-use crate::proxy::limits::Limits;
+use crate::proxy::accept::{Connections, Listener};
 use crate::proxy::{Proxy, upstream};
 use crate::secret::Secret;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::tls::client as trust;
-use crate::tls::server::Listening;
 use crate::token_service::iap;
+use generation::{Former, Foundation, Generation, Left};
+use reload::{Latest, Reloader};
+
+pub use reload::Source;
 
 /// Why bearerd cannot start. Each says what to change, and its cause itself: there is no chain of sources to print.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,12 @@ pub enum Error {
         /// Why.
         cause: trust::Error,
     },
+    /// An embedded token service that was not there at the start.
+    #[error("the embedded token service `{service}` is new: it is opened when bearerd starts again")]
+    NewIssuer {
+        /// The service.
+        service: String,
+    },
     /// A TLS file cannot be used.
     #[error("`{key}`: {cause}")]
     Tls {
@@ -138,6 +148,7 @@ impl Error {
                 | Self::LedgerKey(_)
                 | Self::Client { .. }
                 | Self::Issuer { .. }
+                | Self::NewIssuer { .. }
                 | Self::KeySet { .. }
                 | Self::KeySetFile(_)
                 | Self::Tls { .. }
@@ -231,14 +242,16 @@ pub fn bind(address: SocketAddr, key: impl FnOnce() -> String) -> Result<TcpList
     bound().map_err(|cause| Error::Bind { address, key: key(), cause })
 }
 
-/// Runs until `stop` says so. Returns when the last request is served, or when `stop` says [`Stop::Now`].
+/// Runs until `stop` says so. Returns when the last request is served, or when `stop` says [`Stop::Now`]. Where `config` is from a file, `source` says
+/// which, and it is loaded again when it changes.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(config: &Config, sockets: Sockets, clock: &Clock, stop: watch::Receiver<Stop>) -> Result<(), Error> {
+pub fn run(config: &Config, sockets: Sockets, clock: &Clock, stop: watch::Receiver<Stop>, source: Option<Source>) -> Result<(), Error> {
     let background = runtime("bearerd-background", 2)?;
     let workers = runtime("bearerd-proxy", config.workers.count())?;
-    let outcome = App::start(config, sockets, clock, &background, &workers, stop.clone()).map(|app| background.block_on(app.serve(stop)));
+    let started = App::start(config, sockets, clock, &background, &workers, stop.clone(), source);
+    let outcome = started.map(|app| background.block_on(app.serve(stop)));
     // What still runs by now is either idle or over its time.
     workers.shutdown_background();
     background.shutdown_background();
@@ -250,9 +263,9 @@ fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
 }
 
 struct App {
-    shutdown: config::Shutdown,
     exchange: Arc<Exchange>,
-    sinks: Vec<Arc<Sink>>,
+    /// Of the configuration of the moment.
+    latest: Arc<watch::Sender<Latest>>,
     readiness: Arc<Readiness>,
     connections: Arc<Connections>,
     /// `true` makes every answer say `Connection: close`.
@@ -270,44 +283,23 @@ impl App {
         background: &Runtime,
         workers: &Runtime,
         stop: watch::Receiver<Stop>,
+        source: Option<Source>,
     ) -> Result<Self, Error> {
-        let metrics = Arc::new(Metrics::new()?);
-        let issuers = open_issuers(config, clock, &metrics)?;
-        for (name, embedded) in config.embedded() {
-            let Some(issuer) = issuers.get(name).cloned() else { continue };
-            let embedded = embedded.clone();
-            background.spawn(async move { issuer.follow(&embedded).await });
-        }
-        let (left, hash_keys) = match assemble::ledger(&config.cache, clock, &metrics)? {
-            Some((ledger, contents, hash_keys)) => (Some((ledger, contents)), hash_keys),
-            None => (None, assemble::passing_keys()?),
-        };
-        let exchange = assemble::exchange(&config.cache, hash_keys, clock.clone(), background.handle().clone(), &metrics);
-        let services = assemble::services(config, &issuers, clock, background.handle(), &metrics)?;
-        services.values().for_each(|service| exchange.attend(service));
-        if let Some((ledger, contents)) = left {
-            exchange.go_on(ledger, contents, &services);
-        }
-        background.spawn(clock.clone().keep_in_step());
-        let upstreams = assemble::upstreams(config)?;
-        upstream::gauges::register(metrics.registry(), upstreams.values()).map_err(metrics::Error::from)?;
-        for upstream in upstreams.values() {
-            background.spawn(Arc::clone(upstream).keep());
-        }
-        let (mut own_keys, mut key_sources) = (OwnKeys::default(), KeySources::default());
-        let proxy = assemble::proxy(config, &exchange, &services, &upstreams, &mut own_keys, &mut key_sources, &metrics)?;
-        for source in key_sources.all() {
-            background.spawn(Arc::clone(source).keep());
-        }
-        let sinks = assemble::sinks(config, &exchange, &services, &mut own_keys)?;
+        let (foundation, left) = found(config, clock, background)?;
+        let Foundation { exchange, metrics, issuers, .. } = &foundation;
+        let mut generation = Generation::build(&foundation, config.clone(), Former::Process(left))?;
+        let current = generation.current();
+        current.register(metrics)?;
+        generation.take_over(&current, None, exchange);
 
         let readiness = Arc::new(Readiness::default());
-        keep_own_tokens(background, &exchange, &own_keys, &sinks, &readiness);
-        let shown = Shown { metrics: Arc::clone(&metrics), exchange: Arc::clone(&exchange), readiness: Arc::clone(&readiness) };
-        let admin_token = admin_token(config)?;
+        await_own_tokens(&generation, &readiness);
+        let shown = Shown { metrics: Arc::clone(metrics), exchange: Arc::clone(exchange), readiness: Arc::clone(&readiness) };
+        let (ask, asked) = mpsc::channel(1);
+        let reloads = Arc::new(Reloads::new(ask, admin_token(config)?, clock.clone(), Arc::clone(metrics)));
         let _entered = background.enter();
         serve_http(background.handle(), sockets.metrics, admin::metrics_listener(shown.clone()))?;
-        serve_http(background.handle(), sockets.admin, admin::admin_listener(shown, admin_token))?;
+        serve_http(background.handle(), sockets.admin, admin::admin_listener(shown, Arc::clone(&reloads)))?;
         for (name, socket) in sockets.issuers {
             let Some(issuer) = issuers.get(&name).cloned() else { continue };
             let listener = tokio::net::TcpListener::from_std(socket)?;
@@ -317,25 +309,34 @@ impl App {
             }));
         }
 
-        let connections = Arc::new(Connections::new(metrics));
+        let connections = Arc::new(Connections::new(Arc::clone(metrics)));
         let (closing, accepting) = (watch::Sender::new(false), watch::Sender::new(false));
-        let app = pingora_app(config, proxy);
+        let app = pingora_app(config, Proxy::new(Arc::clone(&current.serving), Arc::clone(exchange), Arc::clone(metrics)));
         let _entered = workers.enter();
         workers.spawn(Arc::clone(&connections).sweep());
         let mut accept_loops = Vec::new();
-        for (place, (socket, listener)) in sockets.callers.into_iter().zip(&config.listeners).enumerate() {
-            let listener = Listener {
-                socket: tokio::net::TcpListener::from_std(socket)?,
-                mode: assemble::mode(listener),
-                transport: transport(listener, place, background)?,
-                limits: limits(listener),
-                app: Arc::clone(&app),
-            };
+        for (socket, reception) in sockets.callers.into_iter().zip(&current.receptions) {
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            let listener = Listener { socket, reception: Arc::clone(reception), app: Arc::clone(&app) };
             accept_loops.push(workers.spawn(listener.run(Arc::clone(&connections), closing.subscribe(), accepting.subscribe())));
         }
         readiness.started();
-        let sinks = sinks.into_iter().map(|(sink, _)| sink).collect();
-        Ok(Self { shutdown: config.shutdown, exchange, sinks, readiness, connections, closing, accepting, accept_loops })
+        let exchange = Arc::clone(exchange);
+        let latest = Arc::new(watch::Sender::new(generation.latest()));
+        match source {
+            Some(source) => {
+                let (running, latest) = (config.clone(), Arc::clone(&latest));
+                background.spawn(Reloader { source, foundation, current, running, generation, latest, reloads }.run(asked));
+            }
+            None => {
+                background.spawn(async move {
+                    // Its parts look after themselves for as long as it is there.
+                    let _generation = generation;
+                    future::pending::<()>().await;
+                });
+            }
+        }
+        Ok(Self { exchange, latest, readiness, connections, closing, accepting, accept_loops })
     }
 
     /// Serves until told to stop, then ends in order; [`Stop::Now`] cuts every step short.
@@ -347,12 +348,12 @@ impl App {
             _ = now.wait_for(|stop| *stop == Stop::Now) => tracing::info!("ended at once"),
             () = self.drain() => tracing::info!("drained"),
         }
-        self.sinks.iter().for_each(|sink| sink.remove());
+        self.latest.borrow().sinks.iter().for_each(|sink| sink.remove());
         self.exchange.close();
     }
 
     async fn drain(&mut self) {
-        let config::Shutdown { delay, drain_timeout, revoke } = self.shutdown;
+        let config::Shutdown { delay, drain_timeout, revoke } = self.latest.borrow().shutdown;
         tracing::info!(?delay, ?drain_timeout, open = self.connections.open(), "draining");
         self.readiness.draining();
         self.closing.send_replace(true);
@@ -374,23 +375,33 @@ impl App {
     }
 }
 
-fn keep_own_tokens(background: &Runtime, exchange: &Arc<Exchange>, own_keys: &OwnKeys, sinks: &[(Arc<Sink>, bool)], readiness: &Readiness) {
-    for file in own_keys.files() {
-        background.spawn(Arc::clone(file).keep_reading());
+/// What is there before any configuration's parts: the exchange with what an earlier process left, and the embedded token services.
+fn found(config: &Config, clock: &Clock, background: &Runtime) -> Result<(Foundation, Option<Left>), Error> {
+    let metrics = Arc::new(Metrics::new()?);
+    let issuers = open_issuers(config, clock, &metrics)?;
+    for (name, embedded) in config.embedded() {
+        let Some(issuer) = issuers.get(name).cloned() else { continue };
+        let embedded = embedded.clone();
+        background.spawn(async move { issuer.follow(&embedded).await });
     }
-    for (key, is_awaited) in &own_keys.uses {
-        background.spawn(Arc::clone(key).keep(Arc::clone(exchange)));
-        if *is_awaited {
-            let key = Arc::clone(key);
-            readiness.wait_for(move || key.has_token());
-        }
+    let (left, hash_keys) = match assemble::ledger(&config.cache, clock, &metrics)? {
+        Some((ledger, contents, hash_keys)) => (Some((ledger, contents)), hash_keys),
+        None => (None, assemble::passing_keys()?),
+    };
+    let exchange = assemble::exchange(&config.cache, hash_keys, clock.clone(), background.handle().clone(), &metrics);
+    background.spawn(clock.clone().keep_in_step());
+    Ok((Foundation { exchange, issuers, metrics, clock: clock.clone(), runtime: background.handle().clone() }, left))
+}
+
+/// Not ready before the first token of each mounted key and sink that is awaited.
+fn await_own_tokens(generation: &Generation, readiness: &Readiness) {
+    for (key, _) in generation.own_keys.uses.iter().filter(|(_, is_awaited)| *is_awaited) {
+        let key = Arc::clone(&key.part);
+        readiness.wait_for(move || key.has_token());
     }
-    for (sink, is_awaited) in sinks {
-        background.spawn(Arc::clone(sink).keep(Arc::clone(exchange)));
-        if *is_awaited {
-            let sink = Arc::clone(sink);
-            readiness.wait_for(move || sink.has_token());
-        }
+    for (sink, _) in generation.sinks.iter().filter(|(_, is_awaited)| *is_awaited) {
+        let sink = Arc::clone(&sink.part);
+        readiness.wait_for(move || sink.has_token());
     }
 }
 
@@ -430,25 +441,4 @@ fn pingora_app(config: &Config, proxy: Proxy) -> Arc<HttpProxy<Proxy>> {
         ..ServerConf::default()
     };
     Arc::new(http_proxy(&Arc::new(conf), proxy))
-}
-
-/// What a listener's callers speak. Its TLS files are followed from here on.
-fn transport(listener: &config::Listener, place: usize, background: &Runtime) -> Result<Transport, Error> {
-    let Some(tls) = &listener.tls else { return Ok(if listener.h2c { Transport::H2c } else { Transport::Plain }) };
-    let listening = Arc::new(Listening::new(tls).map_err(|cause| Error::Tls { key: format!("listeners[{place}].tls"), cause })?);
-    background.spawn(Arc::clone(&listening).keep());
-    Ok(Transport::Tls(listening))
-}
-
-fn limits(listener: &config::Listener) -> Limits {
-    let limits = listener.limits;
-    Limits {
-        header_bytes: limits.header_bytes.0,
-        headers: limits.headers,
-        header_timeout: limits.header_timeout,
-        idle_timeout: limits.idle_timeout,
-        connections: limits.connections,
-        connections_per_peer: limits.connections_per_peer,
-        trusted_peers: listener.trusted(),
-    }
 }

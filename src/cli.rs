@@ -1,10 +1,13 @@
 //! The command line: a file a subcommand. Each returns the exit code that scripts rely on.
 
 mod check;
+mod completions;
+mod config;
 mod configured;
 mod demo;
 mod explain;
 mod keys;
+mod man;
 mod run;
 mod signals;
 mod token_service;
@@ -43,12 +46,18 @@ enum Command {
     Check(check::Args),
     /// Explain what would become of a request, and why. Offline: nothing is called.
     Explain(explain::Args),
+    /// The configuration itself: its JSON Schema, a file to begin with.
+    Config(config::Args),
     /// Make API keys for the embedded token service.
     Keys(keys::Args),
     /// Run the embedded token service on its own.
     TokenService(token_service::Args),
     /// Run everything at once on loopback: token service, app, proxy. Nothing to configure.
     Demo(demo::Args),
+    /// Print what completes commands in a shell.
+    Completions(completions::Args),
+    /// Write the manual pages.
+    Man(man::Args),
 }
 
 impl Cli {
@@ -64,6 +73,9 @@ impl Cli {
             Command::Keys(args) => args.run(),
             Command::TokenService(args) => args.run(),
             Command::Demo(args) => args.run(),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
+            Command::Config(args) => args.run(),
         }
     }
 }

@@ -33,15 +33,16 @@ pub use cache::Cache;
 pub use diagnostic::{Diagnostic, closest};
 pub use environment::Environment;
 pub use listener::{Admin, Listener, Metrics};
-pub use load::{Error, Loaded, from_text, load};
+pub use load::{Error, Loaded, fingerprint, from_text, load};
 pub use operation::{Logging, Shutdown, Workers};
 pub use route::Route;
+pub use schema::schema;
 pub use sink::Sink;
 pub use token_service::TokenService;
 pub use upstream::Upstream;
 
 /// The whole configuration. Every key but `token_services`, `upstreams` and `routes` has a default.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where callers come in. Default: one listener on 127.0.0.1:8080.

@@ -214,7 +214,7 @@ impl Replacement {
         match self {
             Self::AtHand(granted) => Some(granted),
             Self::Sought { flight, rejected } => {
-                let arrived = time::timeout(rejected.entry.grant.service.bounds.wait, flight.arrival()).await;
+                let arrived = time::timeout(rejected.entry.grant.service.wait(), flight.arrival()).await;
                 let granted = arrived.ok()?.ok()?;
                 (granted.token.authorization() != rejected.token.authorization()).then_some(granted)
             }
@@ -293,6 +293,11 @@ impl Exchange {
         }
     }
 
+    /// Where what goes on behind requests runs.
+    pub const fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// What a route asks for, prepared once.
     pub fn grant(&self, route: &str, service: &Arc<Service>, terms: Terms) -> Grant {
         Grant::new(&self.hash_keys, route, service, terms)
@@ -316,7 +321,7 @@ impl Exchange {
         let nothing = match self.cache.get(&key) {
             Some(entry) => {
                 let token = entry.token();
-                if token.is_valid(now, grant.service.bounds.skew) {
+                if token.is_valid(now, grant.service.skew()) {
                     self.metrics.cache_hit.inc();
                     if let Some(lapsed) = entry.touch() {
                         self.resume(&entry, lapsed);
@@ -352,7 +357,7 @@ impl Exchange {
             // The mint that this look-up missed may have ended since: what it left is good for us too.
             let now = self.clock.reading();
             let held = self.cache.get(&key).map(|entry| Granted { token: entry.token(), entry });
-            if let Some(granted) = held.filter(|granted| granted.token.is_valid(now, grant.service.bounds.skew)) {
+            if let Some(granted) = held.filter(|granted| granted.token.is_valid(now, grant.service.skew())) {
                 landing.land(Ok(granted));
             } else if let Some(error) = self.negative.get(&key, now.wall) {
                 landing.land(Err(error));
@@ -365,7 +370,7 @@ impl Exchange {
             }
         }
         let waiting = (part == Part::Joined).then(|| Counted::in_gauge(&self.metrics.coalesced_waiters));
-        let outcome = time::timeout(grant.service.bounds.wait, flight.arrival()).await.unwrap_or(Err(Error::Budget));
+        let outcome = time::timeout(grant.service.wait(), flight.arrival()).await.unwrap_or(Err(Error::Budget));
         drop(waiting);
         (part, outcome)
     }

@@ -22,6 +22,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::header::{HOST, UPGRADE};
 use http::{HeaderValue, StatusCode};
@@ -46,8 +47,16 @@ use upstream::{Choice, Picked, Upstream};
 
 pub use route::{Access, Action, ResponseHeaders, Route};
 
-/// The proxy app: everything that a request needs, shared by all.
+/// The proxy app, shared by all requests.
 pub struct Proxy {
+    /// What requests that begin now are served by.
+    serving: Arc<ArcSwap<Serving>>,
+    /// What decides.
+    admission: Admission,
+}
+
+/// One configuration as requests are served by it. A request keeps the one that it began with to its end.
+pub struct Serving {
     /// Which requests each route takes.
     table: Table,
     /// The routes in order.
@@ -56,43 +65,51 @@ pub struct Proxy {
     unrouted: RouteMetrics,
     /// What no request may carry on.
     managed: Managed,
-    /// What decides.
-    admission: Admission,
     /// Whether each request leaves a line in the log.
     access_log: bool,
 }
 
-impl Proxy {
-    /// A proxy over these routes.
-    pub fn new(
-        routes: Vec<(Conditions, Route)>,
-        unrouted: RouteMetrics,
-        managed: Managed,
-        exchange: Arc<Exchange>,
-        metrics: Arc<Metrics>,
-        access_log: bool,
-    ) -> Self {
-        let (conditions, routes) = routes.into_iter().map(|(conditions, route)| (conditions, Arc::new(route))).unzip();
-        Self { table: Table::new(conditions), routes, unrouted, managed, admission: Admission { exchange, metrics }, access_log }
+impl Serving {
+    /// These routes, in order.
+    pub fn new(routes: Vec<(Conditions, Arc<Route>)>, unrouted: RouteMetrics, managed: Managed, access_log: bool) -> Self {
+        let (conditions, routes) = routes.into_iter().unzip();
+        Self { table: Table::new(conditions), routes, unrouted, managed, access_log }
     }
 }
 
 impl Proxy {
-    fn route(&self, ctx: &Context) -> Option<&Arc<Route>> {
-        self.routes.get(ctx.route?)
+    /// A proxy that serves by whatever stands in `serving`.
+    pub fn new(serving: Arc<ArcSwap<Serving>>, exchange: Arc<Exchange>, metrics: Arc<Metrics>) -> Self {
+        Self { serving, admission: Admission { exchange, metrics } }
+    }
+}
+
+impl Context {
+    fn route(&self) -> Option<&Arc<Route>> {
+        self.serving.routes.get(self.route?)
     }
 
-    fn series(&self, ctx: &Context) -> &RouteMetrics {
-        self.route(ctx).map_or(&self.unrouted, |route| &route.metrics)
+    fn series(&self) -> &RouteMetrics {
+        self.route().map_or(&self.serving.unrouted, |route| &route.metrics)
     }
 
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        match &self.route()?.action {
+            Action::Forward(upstream) => Some(upstream),
+            _ => None,
+        }
+    }
+}
+
+impl Proxy {
     /// Everything that is decided before an upstream is asked: the request path of the design up to `authorize`.
     async fn admit(&self, session: &Session, ctx: &mut Context, connection: &Connection) -> Result<(), Refusal> {
         let request = session.req_header();
         let target = request::checked(session, connection)?;
-        let place = self.table.find(&target)?;
+        let serving = Arc::clone(&ctx.serving);
+        let place = serving.table.find(&target)?;
         ctx.route = Some(place);
-        let route = &self.routes[place];
+        let route = &serving.routes[place];
         let asked = Asked {
             headers: &request.headers,
             query: request.uri.query(),
@@ -116,16 +133,10 @@ impl Proxy {
         }
     }
 
-    fn upstream(&self, ctx: &Context) -> Option<&Arc<Upstream>> {
-        match &self.route(ctx)?.action {
-            Action::Forward(upstream) => Some(upstream),
-            _ => None,
-        }
-    }
-
     /// The server that was picked last has failed this request.
     fn leave_alone(&self, ctx: &mut Context) {
-        let (Some(upstream), Some(health)) = (self.upstream(ctx), ctx.health.take()) else { return };
+        let health = ctx.health.take();
+        let (Some(upstream), Some(health)) = (ctx.upstream(), health) else { return };
         if health.failed(upstream.ejection(), ctx.started) {
             tracing::warn!(upstream = upstream.name(), server = %health.address(), "server is left alone: requests to it fail");
         }
@@ -133,7 +144,7 @@ impl Proxy {
     }
 
     async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> pingora::Result<()> {
-        self.series(ctx).refused(refusal.reason.result(), refusal.reason.as_str());
+        ctx.series().refused(refusal.reason.result(), refusal.reason.as_str());
         self.answer(session, ctx, refusal).await
     }
 
@@ -148,7 +159,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(&self.admission.metrics)
+        Context::new(self.serving.load_full(), &self.admission.metrics)
     }
 
     // No module is wanted: the default would add compression.
@@ -168,7 +179,7 @@ impl ProxyHttp for Proxy {
             self.refuse(session, ctx, &refusal).await?;
             return Ok(true);
         }
-        match self.route(ctx).map(|route| &route.action) {
+        match ctx.route().map(|route| &route.action) {
             Some(Action::Respond(status)) => {
                 let status = *status;
                 let headers = self.answer_headers(session, ctx);
@@ -176,7 +187,7 @@ impl ProxyHttp for Proxy {
             }
             Some(Action::TokenApi(token_api)) => {
                 ctx.reason = token_endpoints::serve(session, token_api).await?;
-                let series = self.series(ctx);
+                let series = ctx.series();
                 match ctx.reason {
                     Some(reason) => series.refused(reason.result(), reason.as_str()),
                     None => series.allowed.inc(),
@@ -188,7 +199,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
-        let Some(upstream) = self.upstream(ctx) else {
+        let Some(upstream) = ctx.upstream() else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
         let key = || ctx.bearer.as_ref().map_or_else(|| peer_key(session), Bearer::key);
@@ -206,17 +217,17 @@ impl ProxyHttp for Proxy {
             upstream::upgrade::prepare(&mut peer);
         }
         // In shadow mode nothing of ours strips the hop-by-hop headers.
-        if !inject::nominates(session.req_header()) && self.route(ctx).is_some_and(|route| route.enforce) {
+        if !inject::nominates(session.req_header()) && ctx.route().is_some_and(|route| route.enforce) {
             peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         }
         Ok(peer)
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
-        let (Some(route), Some(connection), Some(request_id)) = (self.route(ctx), Connection::of(session.digest()), &ctx.request_id) else {
+        let (Some(route), Some(connection), Some(request_id)) = (ctx.route(), Connection::of(session.digest()), &ctx.request_id) else {
             return Error::e_explain(ErrorType::InternalError, "a request that skipped its first phase");
         };
-        let Some(upstream) = self.upstream(ctx) else {
+        let Some(upstream) = ctx.upstream() else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
         let has_host = request.headers.contains_key(HOST) || request.uri.authority().is_some();
@@ -235,7 +246,7 @@ impl ProxyHttp for Proxy {
             certificate: connection.certificate(),
             version: session.req_header().version,
         };
-        inject::apply(request, &self.managed, &route.removed, &facts)?;
+        inject::apply(request, &ctx.serving.managed, &route.removed, &facts)?;
         let Err(over) = budget::check(session.req_header(), request, upstream) else {
             let bearer = ctx.bearer.as_ref().filter(|_| route.ends_with_token);
             let watch = bearer.and_then(|bearer| Watch::start(&self.admission, route, bearer, connection, ctx.request_id.as_ref()));
@@ -259,7 +270,7 @@ impl ProxyHttp for Proxy {
         if let Some(health) = &ctx.health {
             health.answered();
         }
-        if response.status != StatusCode::UNAUTHORIZED || !self.route(ctx).is_some_and(|route| route.renew_on_401) {
+        if response.status != StatusCode::UNAUTHORIZED || !ctx.route().is_some_and(|route| route.renew_on_401) {
             return Ok(());
         }
         // A caller's own JWT cannot be replaced.
@@ -270,7 +281,7 @@ impl ProxyHttp for Proxy {
         }
         let Some(granted) = replacement.arrival().await else { return Ok(()) };
         let bearer = Bearer::Minted(granted);
-        if let Some(route) = self.route(ctx)
+        if let Some(route) = ctx.route()
             && admission::authorize(route, &bearer).is_err()
         {
             return Ok(());
@@ -296,7 +307,7 @@ impl ProxyHttp for Proxy {
     /// Nothing was sent yet, so another server may be asked whatever the method.
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
         self.leave_alone(ctx);
-        let addresses = self.upstream(ctx).map_or(0, |upstream| upstream.addresses());
+        let addresses = ctx.upstream().map_or(0, |upstream| upstream.addresses());
         error.set_retry(ctx.tries < addresses);
         error
     }
@@ -312,7 +323,7 @@ impl ProxyHttp for Proxy {
         // Only where there are several is it known how the one does.
         if *error.esource() == ErrorSource::Upstream && !error.retry() && ctx.health.is_some() {
             self.leave_alone(ctx);
-            error.set_retry(self.upstream(ctx).is_some_and(|upstream| upstream.has_other(&ctx.tried)));
+            error.set_retry(ctx.upstream().is_some_and(|upstream| upstream.has_other(&ctx.tried)));
         }
         error
     }
@@ -321,7 +332,7 @@ impl ProxyHttp for Proxy {
         let failure = answer::failure(error);
         ctx.cause = Some(answer::cause(error));
         if let Some(reason) = failure.filter(|reason| reason.is_upstream()) {
-            self.series(ctx).upstream_error(reason.as_str());
+            ctx.series().upstream_error(reason.as_str());
         }
         if let Some(refusal) = ctx.refusal.take() {
             let _ = self.answer(session, ctx, &refusal).await;
@@ -351,10 +362,10 @@ impl ProxyHttp for Proxy {
         let elapsed = ctx.started.elapsed();
         // A caller who left before the answer: the number that nginx made common for it.
         let status = session.response_written().map_or(CLIENT_CLOSED_REQUEST, |response| response.status.as_u16());
-        let series = self.series(ctx);
+        let series = ctx.series();
         series.duration.observe(elapsed.as_secs_f64());
         series.answered(&session.req_header().method, status);
-        if self.access_log {
+        if ctx.serving.access_log {
             self.log(session, ctx, status, elapsed);
         }
     }
@@ -380,7 +391,7 @@ fn told<'t>(route: &'t Route, bearer: Option<&'t Bearer>) -> &'t [(&'static str,
 impl Proxy {
     /// What the route changes in its upstream's answer.
     fn edit(&self, session: &Session, response: &mut ResponseHeader, ctx: &Context) -> pingora::Result<()> {
-        let Some(route) = self.route(ctx) else { return Ok(()) };
+        let Some(route) = ctx.route() else { return Ok(()) };
         for name in &route.response.remove {
             response.remove_header(name);
         }
@@ -392,7 +403,7 @@ impl Proxy {
 
     /// What the route's answers carry: what is configured, and where the caller stands with its rate limit.
     fn answer_headers(&self, session: &Session, ctx: &Context) -> Vec<(&'static str, HeaderValue)> {
-        let (Some(route), Some(request_id)) = (self.route(ctx), &ctx.request_id) else { return Vec::new() };
+        let (Some(route), Some(request_id)) = (ctx.route(), &ctx.request_id) else { return Vec::new() };
         let mut headers = Vec::new();
         if let Some(connection) = Connection::of(session.digest()).filter(|_| !route.response.set.is_empty()) {
             let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: connection.certificate() };
@@ -416,7 +427,7 @@ impl Proxy {
             method,
             // Without the query: credentials travel there.
             path,
-            route: self.route(ctx).map_or("", |route| &route.name),
+            route: ctx.route().map_or("", |route| &route.name),
             status,
             reason: ctx.reason.map_or("", Reason::as_str),
             cause: ctx.cause.as_deref().unwrap_or_default(),

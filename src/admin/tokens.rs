@@ -78,7 +78,7 @@ async fn purge(State(exchange): State<Arc<Exchange>>, headers: HeaderMap, body: 
 }
 
 /// A page that a browser was lured to can reach loopback, but it can neither send this header nor hide where it comes from.
-fn refuse(headers: &HeaderMap) -> Option<Response> {
+pub(super) fn refuse(headers: &HeaderMap) -> Option<Response> {
     let is_ours = |origin: &header::HeaderValue| {
         let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
         host.is_some() && host == headers.get(header::HOST).and_then(|host| host.to_str().ok())
@@ -94,6 +94,6 @@ fn unavailable(error: &Error) -> Response {
     told(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
 }
 
-fn told(status: StatusCode, detail: &str) -> Response {
+pub(super) fn told(status: StatusCode, detail: &str) -> Response {
     (status, Json(json!({ "detail": detail }))).into_response()
 }

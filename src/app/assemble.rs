@@ -1,5 +1,6 @@
 //! From sections of the configuration to the parts that they describe. `bearerd check` has refused by then what cannot be built.
 
+pub(super) mod kept;
 pub(super) mod policy;
 
 use std::collections::BTreeMap;
@@ -28,19 +29,21 @@ use crate::mounted::MountedKey;
 use crate::proxy::accept::Mode;
 use crate::proxy::inject::Managed;
 use crate::proxy::upstream::{Balance, Ejection, HealthCheck, HostPolicy, Manner, Protocol, Timeouts, Tls, Upstream};
-use crate::proxy::{Access, Action, Proxy, Route};
+use crate::proxy::{Access, Action, Route, Serving};
 use crate::routing::{Conditions, HostPattern, PathPattern};
 use crate::secret::HashKey;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::client::Trust;
 use crate::token::Lifetimes;
 use crate::token_api::{self, OnRevoke, TokenApi};
 use crate::token_service::embedded::EmbeddedTokenService;
 use crate::token_service::iap::IapTokenService;
 use crate::token_service::{TokenParams, TokenService};
+use kept::Kept;
 pub(super) use policy::KeySources;
 
-type Services = BTreeMap<String, Arc<Service>>;
-type Upstreams = BTreeMap<String, Arc<Upstream>>;
+type Services = BTreeMap<String, Kept<Service>>;
+type Upstreams = BTreeMap<String, Kept<Upstream>>;
 
 /// The header that an API key comes in unless a route says otherwise.
 const API_KEY_HEADER: &str = "x-api-key";
@@ -75,25 +78,22 @@ pub(super) fn exchange(cache: &config::Cache, keys: HashKeys, clock: Clock, runt
     Arc::new(Exchange::new(keys, capacity, clock, runtime, Arc::clone(metrics)))
 }
 
-pub(super) fn services(
-    config: &Config,
-    issuers: &BTreeMap<String, Arc<Issuer>>,
-    clock: &Clock,
-    runtime: &Handle,
-    metrics: &Arc<Metrics>,
-) -> Result<Services, Error> {
-    let service = |(name, section): (&String, _)| Ok((name.clone(), Arc::new(service(name, section, issuers, clock, runtime, metrics)?)));
-    config.token_services.iter().map(service).collect()
+/// What a service's section is made into.
+pub(super) struct ServiceParts {
+    pub(super) kind: &'static str,
+    pub(super) url: String,
+    pub(super) client: Arc<dyn TokenService>,
+    pub(super) bounds: Bounds,
+    /// Whom the client trusts, where its files are to be followed.
+    pub(super) trust: Option<Arc<Trust>>,
 }
 
-fn service(
+pub(super) fn service(
     name: &str,
     service: &config::TokenService,
     issuers: &BTreeMap<String, Arc<Issuer>>,
     clock: &Clock,
-    runtime: &Handle,
-    metrics: &Arc<Metrics>,
-) -> Result<Service, Error> {
+) -> Result<ServiceParts, Error> {
     let (mint, breaker) = (service.mint(), service.breaker());
     let bounds = Bounds {
         concurrency: mint.concurrency,
@@ -104,26 +104,21 @@ fn service(
         breaker_failures: breaker.failures,
         probe_interval: breaker.probe_interval,
     };
-    let (kind, url, client): (_, _, Arc<dyn TokenService>) = match service {
+    Ok(match service {
         config::TokenService::Iap(iap) => {
             let client = IapTokenService::new(iap, clock.clone()).map_err(|cause| Error::Client { service: name.to_owned(), cause })?;
-            let trust = Arc::clone(client.trust());
-            runtime.spawn(async move { trust.keep().await });
-            ("iap", iap.url.as_str(), Arc::new(client))
+            let trust = Some(Arc::clone(client.trust()));
+            ServiceParts { kind: "iap", url: iap.url.clone(), client: Arc::new(client), bounds, trust }
         }
         config::TokenService::Embedded(_) => {
-            let issuer = issuers.get(name).ok_or_else(|| unchecked(format!("the embedded token service `{name}` is not open")))?;
-            ("embedded", name, Arc::new(EmbeddedTokenService::new(Arc::clone(issuer))))
+            let issuer = issuers.get(name).ok_or_else(|| Error::NewIssuer { service: name.to_owned() })?;
+            let client = Arc::new(EmbeddedTokenService::new(Arc::clone(issuer)));
+            ServiceParts { kind: "embedded", url: name.to_owned(), client, bounds, trust: None }
         }
-    };
-    Ok(Service::new(name, kind, url, client, bounds, metrics))
+    })
 }
 
-pub(super) fn upstreams(config: &Config) -> Result<Upstreams, Error> {
-    config.upstreams.iter().map(|(name, upstream)| Ok((name.clone(), Arc::new(self::upstream(name, upstream)?)))).collect()
-}
-
-fn upstream(name: &str, upstream: &config::Upstream) -> Result<Upstream, Error> {
+pub(super) fn upstream(name: &str, upstream: &config::Upstream) -> Result<Upstream, Error> {
     let host = match upstream.host() {
         "preserve" => HostPolicy::Preserve,
         "upstream" => HostPolicy::Server,
@@ -163,41 +158,43 @@ fn upstream(name: &str, upstream: &config::Upstream) -> Result<Upstream, Error> 
     Ok(Upstream::new(name, &upstream.servers, manner)?)
 }
 
-pub(super) fn proxy(
-    config: &Config,
-    exchange: &Arc<Exchange>,
-    services: &Services,
-    upstreams: &Upstreams,
+/// Where the parts of routes come from.
+pub(super) struct Sources<'a> {
+    pub(super) config: &'a Config,
+    pub(super) exchange: &'a Arc<Exchange>,
+    pub(super) services: &'a Services,
+    pub(super) upstreams: &'a Upstreams,
+    pub(super) metrics: &'a Arc<Metrics>,
+}
+
+pub(super) fn route(
+    section: &config::Route,
+    name: &str,
+    sources: &Sources<'_>,
     own_keys: &mut OwnKeys,
     key_sources: &mut KeySources,
-    metrics: &Arc<Metrics>,
-) -> Result<Proxy, Error> {
-    let mut routes = Vec::new();
-    for (place, section) in config.routes.iter().enumerate() {
-        let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
-        let route = Route {
-            access: access(section, &name, exchange, services, own_keys, key_sources)?,
-            action: action(config, section, &name, exchange, services, upstreams)?,
-            renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
-            ends_with_token: section.on_expiry == OnExpiry::Close,
-            enforce: section.enforce,
-            rate_limit: policy::rate_limit(section),
-            policy: policy::policy(section, &name)?,
-            removed: policy::removed(section),
-            response: policy::response(section, &name)?,
-            metrics: metrics.route(&name, section.upstream.as_deref()),
-            name,
-        };
-        routes.push((conditions(section)?, route));
-    }
-    Ok(Proxy::new(
-        routes,
-        metrics.route(UNROUTED, None),
-        managed(config)?,
-        Arc::clone(exchange),
-        Arc::clone(metrics),
-        config.logging.access,
-    ))
+) -> Result<Route, Error> {
+    let Sources { config, exchange, services, upstreams, metrics } = *sources;
+    Ok(Route {
+        access: access(section, name, exchange, services, own_keys, key_sources)?,
+        action: action(config, section, name, exchange, services, upstreams)?,
+        renew_on_401: section.on_upstream_401 == OnUpstream401::Renew,
+        ends_with_token: section.on_expiry == OnExpiry::Close,
+        enforce: section.enforce,
+        rate_limit: policy::rate_limit(section),
+        policy: policy::policy(section, name)?,
+        removed: policy::removed(section),
+        response: policy::response(section, name)?,
+        metrics: metrics.route(name, section.upstream.as_deref()),
+        name: name.to_owned(),
+    })
+}
+
+/// What requests are served by, over these routes in the order of the configuration.
+pub(super) fn serving(config: &Config, routes: &[Arc<Route>], metrics: &Arc<Metrics>) -> Result<Serving, Error> {
+    let routes = config.routes.iter().zip(routes).map(|(section, route)| Ok((conditions(section)?, Arc::clone(route))));
+    let routes = routes.collect::<Result<_, Error>>()?;
+    Ok(Serving::new(routes, metrics.route(UNROUTED, None), managed(config)?, config.logging.access))
 }
 
 /// What becomes of a listener's requests.
@@ -258,7 +255,7 @@ pub(super) fn conditions(section: &config::Route) -> Result<Conditions, Error> {
 fn access(
     section: &config::Route,
     name: &str,
-    exchange: &Exchange,
+    exchange: &Arc<Exchange>,
     services: &Services,
     own_keys: &mut OwnKeys,
     key_sources: &mut KeySources,
@@ -270,7 +267,7 @@ fn access(
     let grant =
         || -> Result<_, Error> { Ok(Arc::new(exchange.grant(name, service_of(services, &section.token.service)?, terms(section)))) };
     if let Some(mounted) = section.mounted() {
-        return own_keys.add(mounted, grant()?, section.keep_warm).map(Access::Own);
+        return own_keys.add(mounted, grant()?, section.keep_warm, exchange).map(Access::Own);
     }
     let sources = sources()?;
     let mints = sources.iter().any(|source| *source != Source::Jwt);
@@ -302,7 +299,7 @@ fn token_api_sources() -> [Source; 3] {
 }
 
 fn service_of<'s>(services: &'s Services, name: &str) -> Result<&'s Arc<Service>, Error> {
-    services.get(name).ok_or_else(|| unchecked(format!("there is no token service `{name}`")))
+    services.get(name).map(|service| &service.part).ok_or_else(|| unchecked(format!("there is no token service `{name}`")))
 }
 
 fn terms(section: &config::Route) -> Terms {
@@ -331,49 +328,59 @@ fn token_terms(token: &config::route::Token, validate: &config::route::Validate,
 #[derive(Default)]
 pub(super) struct OwnKeys {
     /// By file: each is read once, however many use it.
-    files: BTreeMap<PathBuf, Arc<MountedKey>>,
+    files: BTreeMap<PathBuf, Kept<MountedKey>>,
+    /// Files of the configuration before, which may be wanted again.
+    former: BTreeMap<PathBuf, Kept<MountedKey>>,
     /// Each use, and whether bearerd is not ready without its token.
-    pub(super) uses: Vec<(Arc<OwnKey>, bool)>,
+    pub(super) uses: Vec<(Kept<OwnKey>, bool)>,
 }
 
 impl OwnKeys {
-    fn add(&mut self, mounted: &Mounted, grant: Arc<Grant>, is_awaited: bool) -> Result<Arc<OwnKey>, Error> {
-        let file = match self.files.get(&mounted.file) {
-            Some(file) => Arc::clone(file),
-            None => {
-                let file = Arc::new(MountedKey::open(&mounted.file)?);
-                self.files.insert(mounted.file.clone(), Arc::clone(&file));
-                file
-            }
-        };
+    pub(super) fn after(former: Option<&Self>) -> Self {
+        Self { former: former.map(|former| former.files.clone()).unwrap_or_default(), ..Self::default() }
+    }
+
+    fn add(&mut self, mounted: &Mounted, grant: Arc<Grant>, is_awaited: bool, exchange: &Arc<Exchange>) -> Result<Arc<OwnKey>, Error> {
+        let file = self.file(mounted, exchange)?;
         let key = Arc::new(OwnKey::new(file, grant, mounted.revoke_on_change));
-        self.uses.push((Arc::clone(&key), is_awaited));
+        let kept = Kept::new(&key, exchange.runtime(), Arc::clone(&key).keep(Arc::clone(exchange)));
+        self.uses.push((kept, is_awaited));
         Ok(key)
     }
 
-    /// Each file once.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Arc<MountedKey>> {
-        self.files.values()
+    fn file(&mut self, mounted: &Mounted, exchange: &Exchange) -> Result<Arc<MountedKey>, Error> {
+        let kept = match self.files.get(&mounted.file).or_else(|| self.former.get(&mounted.file)) {
+            Some(kept) => kept.clone(),
+            None => {
+                let file = Arc::new(MountedKey::open(&mounted.file)?);
+                Kept::new(&file, exchange.runtime(), Arc::clone(&file).keep_reading())
+            }
+        };
+        self.files.insert(mounted.file.clone(), kept.clone());
+        Ok(kept.part)
+    }
+
+    /// Goes on with what a route or sink of the configuration before used.
+    pub(super) fn go_on(&mut self, former: &Self, key: &Arc<OwnKey>, mounted: &Mounted) {
+        self.files.extend(former.files.get(&mounted.file).map(|file| (mounted.file.clone(), file.clone())));
+        self.uses.extend(former.uses.iter().find(|(kept, _)| Arc::ptr_eq(&kept.part, key)).cloned());
     }
 }
 
 /// How long a sink's psToken is used, as on routes that say nothing of it.
 const SINK_SESSION: Duration = Duration::from_secs(12 * 3600);
 
-/// The sinks, each with whether bearerd is not ready without its token.
-pub(super) fn sinks(
-    config: &Config,
-    exchange: &Exchange,
+pub(super) fn sink(
+    place: usize,
+    section: &config::Sink,
+    exchange: &Arc<Exchange>,
     services: &Services,
     own_keys: &mut OwnKeys,
-) -> Result<Vec<(Arc<Sink>, bool)>, Error> {
-    let sink = |(place, section): (usize, &config::Sink)| {
-        let service = service_of(services, &section.token.service)?;
-        let grant = exchange.grant(&format!("sink-{}", place + 1), service, token_terms(&section.token, &section.validate, SINK_SESSION));
-        let key = own_keys.add(&section.credential.mounted, Arc::new(grant), false)?;
-        Ok((Arc::new(Sink::new(section.path.clone(), section.mode.0, key)), section.keep_warm))
-    };
-    config.sinks.iter().enumerate().map(sink).collect()
+) -> Result<Arc<Sink>, Error> {
+    let service = service_of(services, &section.token.service)?;
+    let grant = exchange.grant(&format!("sink-{}", place + 1), service, token_terms(&section.token, &section.validate, SINK_SESSION));
+    let key = own_keys.add(&section.credential.mounted, Arc::new(grant), false, exchange)?;
+    Ok(Arc::new(Sink::new(section.path.clone(), section.mode.0, key)))
 }
 
 fn action(
@@ -399,9 +406,10 @@ fn action(
                 min_remaining: details.min_remaining.as_fraction(),
             })))
         }
-        (Some(name), None, None) => {
-            upstreams.get(name).cloned().map(Action::Forward).ok_or_else(|| unchecked(format!("there is no upstream `{name}`")))
-        }
+        (Some(name), None, None) => upstreams
+            .get(name)
+            .map(|upstream| Action::Forward(Arc::clone(&upstream.part)))
+            .ok_or_else(|| unchecked(format!("there is no upstream `{name}`"))),
         (None, None, None) if config.only_decides() => Ok(Action::Elsewhere),
         (None, Some(respond), None) => StatusCode::from_u16(respond.status).map(Action::Respond).map_err(unchecked),
         _ => Err(unchecked("a route needs one of `upstream`, `token_api` and `respond`")),

@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use tracing::Level;
-use tracing_appender::non_blocking::WorkerGuard;
-
 use super::BAD_CONFIGURATION;
 use crate::config::{self, Config, operation};
-use crate::telemetry::logs::{self, Form};
+use crate::telemetry::logs::{self, Form, Logs};
 
 /// A loaded configuration, and what must live as long as anything is logged.
 pub(super) struct Configured {
     pub(super) config: Config,
-    pub(super) _logs: WorkerGuard,
+    /// Of the file, from before it was read.
+    pub(super) fingerprint: Option<u64>,
+    pub(super) logs: Logs,
 }
 
 /// Loads the file. Its mistakes go to standard error as they are; then the inner error is the exit code.
@@ -21,6 +20,7 @@ pub(super) struct Configured {
 /// # Errors
 /// The outer one where logging cannot be set up.
 pub(super) fn configured(path: &Path) -> anyhow::Result<Result<Configured, ExitCode>> {
+    let fingerprint = config::fingerprint(path);
     let loaded = match config::load(path) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -29,21 +29,11 @@ pub(super) fn configured(path: &Path) -> anyhow::Result<Result<Configured, ExitC
         }
     };
     let logging = loaded.config.logging;
-    let logs = logs::set_up(level(logging.level), form(logging.format))?;
+    let logs = logs::set_up(logging.level(), form(logging.format))?;
     for warning in loaded.lapsed.iter().chain(&loaded.warnings) {
         tracing::warn!("{warning}");
     }
-    Ok(Ok(Configured { config: loaded.config, _logs: logs }))
-}
-
-const fn level(level: operation::Level) -> Level {
-    match level {
-        operation::Level::Error => Level::ERROR,
-        operation::Level::Warn => Level::WARN,
-        operation::Level::Info => Level::INFO,
-        operation::Level::Debug => Level::DEBUG,
-        operation::Level::Trace => Level::TRACE,
-    }
+    Ok(Ok(Configured { config: loaded.config, fingerprint, logs }))
 }
 
 fn form(format: operation::Format) -> Form {

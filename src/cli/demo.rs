@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tracing::Level;
 
-use super::signals::stop_on_signals;
+use super::signals::signals;
 use crate::app::{self, Sockets, Stop};
 use crate::clock::Clock;
 use crate::config::{self, Environment};
@@ -68,11 +68,11 @@ impl Args {
         let token_service = app::bind(TOKEN_SERVICE, || "the demo's token service".to_owned())?;
         let sockets = Sockets::bind(&config)?;
         // There is nothing to drain for: nobody but the person who ends it is calling.
-        let stop = stop_on_signals(Stop::Now)?;
+        let stop = signals(Stop::Now)?.stop;
         surroundings(app, token_service, clock.clone(), stop.clone())?;
 
         println!("bearerd {} demo. Its configuration:\n\n{}{GUIDE}", env!("CARGO_PKG_VERSION"), indented(CONFIGURATION));
-        app::run(&config, sockets, &clock, stop)?;
+        app::run(&config, sockets, &clock, stop, None)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::configured::{Configured, configured};
-use super::signals::stop_on_signals;
+use super::signals::{Signals, signals};
 use super::{BAD_CONFIGURATION, FAILURE};
-use crate::app::{self, Sockets, Stop};
+use crate::app::{self, Sockets, Source, Stop};
 use crate::clock::Clock;
 
 #[derive(Debug, clap::Args)]
@@ -18,11 +18,12 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Configured { config, _logs } = match configured(&self.config)? {
+        let Configured { config, fingerprint, logs } = match configured(&self.config)? {
             Ok(configured) => configured,
             Err(code) => return Ok(code),
         };
-        let stop = stop_on_signals(Stop::Drain)?;
+        let Signals { stop, hangups } = signals(Stop::Drain)?;
+        let source = Source { file: self.config.clone(), fingerprint, hangups, levels: Some(logs.levels.clone()) };
         let outcome = Sockets::bind(&config).and_then(|sockets| {
             let addresses = sockets.addresses()?;
             tracing::info!(
@@ -34,7 +35,7 @@ impl Args {
                 workers = config.workers.count(),
                 "listening"
             );
-            app::run(&config, sockets, &Clock::system(), stop)
+            app::run(&config, sockets, &Clock::system(), stop, Some(source))
         });
         Ok(match outcome {
             Ok(()) => ExitCode::SUCCESS,

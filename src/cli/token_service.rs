@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::BAD_CONFIGURATION;
 use super::configured::{Configured, configured};
-use super::signals::stop_on_signals;
+use super::signals::signals;
 use crate::app::{self, Stop};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -39,7 +39,7 @@ impl Args {
     /// When the address cannot be listened on. A mistake in the configuration or a file that it names is printed, and is exit code
     /// [`BAD_CONFIGURATION`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Configured { config, _logs } = match configured(&self.config)? {
+        let Configured { config, logs: _logs, .. } = match configured(&self.config)? {
             Ok(configured) => configured,
             Err(code) => return Ok(code),
         };
@@ -52,7 +52,7 @@ impl Args {
             }
         };
         let listener = app::bind(address, || "the token service".to_owned())?;
-        let stop = stop_on_signals(Stop::Drain)?;
+        let stop = signals(Stop::Drain)?.stop;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.spawn(clock.keep_in_step());
         let followed = Arc::clone(&issuer);

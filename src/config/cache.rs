@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::units;
 
 /// Bounds of the caches.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Tokens kept; past it the least recently used go.
@@ -30,7 +30,7 @@ impl Default for Cache {
 }
 
 /// How definite refusals of the token service are remembered.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Negative {
     /// For how long.
@@ -48,7 +48,7 @@ impl Default for Negative {
 }
 
 /// How revoked tokens are remembered: they are dead here even where they would still be valid.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tombstones {
     /// For how long at most; a token that ends before is forgotten then.
@@ -67,7 +67,7 @@ impl Default for Tombstones {
 }
 
 /// A file that keeps tokens and pending revocations across restarts, encrypted. API keys are never in it.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
     /// The file; made if it is absent. One process at a time.

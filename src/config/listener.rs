@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::units::{self, Bytes};
 
 /// A listener for callers.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listener {
     /// `host:port` with a numeric host; port 0 lets the system choose.
@@ -114,7 +114,7 @@ fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 /// TLS towards callers: 1.2 and 1.3.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Certificates, found by the name that the caller asks for (SNI); the first serves all other names.
@@ -130,7 +130,7 @@ pub struct Tls {
 }
 
 /// A certificate and its key.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificatePair {
     /// PEM file of the certificate, followed by its chain.
@@ -153,7 +153,7 @@ pub enum ClientCertificates {
 }
 
 /// Bounds on what a caller may send and hold open.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes of a request's header section.
@@ -189,7 +189,7 @@ impl Default for Limits {
 }
 
 /// The listener that changes state; without a token only on loopback.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// `host:port`.
@@ -207,7 +207,7 @@ impl Default for Admin {
 }
 
 /// The listener for `/metrics`, `/livez`, `/readyz` and `/startupz`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// `host:port`.

@@ -1,5 +1,6 @@
 //! From text to a checked configuration: parse, override, expand, check, read, cross-check, look at files.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::{fs, io};
 
@@ -61,6 +62,15 @@ pub fn load(path: &Path) -> Result<Loaded, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Unreadable { file: file.clone(), source })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     from_text(&text, &file, &environment::of_process(), folder)
+}
+
+/// Tells whether a file is as it was: the same number for the same text, in this process. None where it cannot be read. Taken before [`load`], no change
+/// after that is missed.
+pub fn fingerprint(path: &Path) -> Option<u64> {
+    let text = fs::read(path).ok()?;
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// Loads a text under the name `file`. Relative paths in it start at `folder`.

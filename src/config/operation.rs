@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::units;
 
 /// How bearerd ends after SIGTERM.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
     /// Go on accepting for this long, not ready: endpoints take time to leave.
@@ -31,7 +31,7 @@ impl Default for Shutdown {
 }
 
 /// What is logged.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logging {
     /// The least level that is logged.
@@ -40,6 +40,19 @@ pub struct Logging {
     pub format: Format,
     /// One line a request.
     pub access: bool,
+}
+
+impl Logging {
+    /// The level, as the log takes it.
+    pub const fn level(&self) -> tracing::Level {
+        match self.level {
+            Level::Error => tracing::Level::ERROR,
+            Level::Warn => tracing::Level::WARN,
+            Level::Info => tracing::Level::INFO,
+            Level::Debug => tracing::Level::DEBUG,
+            Level::Trace => tracing::Level::TRACE,
+        }
+    }
 }
 
 impl Default for Logging {

@@ -11,7 +11,7 @@ use super::token_service::ClientTls;
 use super::units;
 
 /// How a JWT that a caller brings is checked by its signature.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     /// Where the issuer publishes its keys (RFC 7517). Fetched in the background; no redirect is followed.
@@ -65,7 +65,7 @@ pub enum Algorithm {
 }
 
 /// What the token's claims must say.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Require {
     /// Scopes; all of them.
@@ -87,7 +87,7 @@ impl Require {
 }
 
 /// What must stand in a claim: a value, one of a list, or more to say.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Expected {
     /// This value; text with a `*` in it is a pattern.
@@ -111,7 +111,7 @@ pub enum Scalar {
 }
 
 /// What must stand in a claim, where a value alone does not say it.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Told {
     /// It must be there, or must not.
@@ -125,7 +125,7 @@ pub enum Told {
 }
 
 /// How often one may come.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Requests that are let through in `per`. They may come all at once.

@@ -12,7 +12,7 @@ use super::policy::{Jwt, RateLimit, Require};
 use super::units;
 
 /// A route. The first whose `match` fits serves the request.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// Its name in logs and metrics; `route-1`, `route-2`, ... by default.
@@ -128,7 +128,7 @@ impl Route {
 }
 
 /// Which requests a route takes: all conditions that are given must hold.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
     /// Hosts, without port, in any case; `*.example.com` is any one or more labels before it.
@@ -152,7 +152,7 @@ pub struct Match {
 }
 
 /// A fixed answer.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Respond {
     /// Its status.
@@ -161,7 +161,7 @@ pub struct Respond {
 }
 
 /// A route that stands in for a token service.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TokenApi {
     /// For this token service.
@@ -171,7 +171,7 @@ pub enum TokenApi {
 }
 
 /// How a route stands in for a token service.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenApiDetails {
     /// The token service.
@@ -236,7 +236,7 @@ pub enum CredentialKind {
 }
 
 /// Where a credential is looked for: a kind, or an API key at a place of its own.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum CredentialSource {
     /// A kind at its usual place.
@@ -246,7 +246,7 @@ pub enum CredentialSource {
 }
 
 /// A credential at a place of its own.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Placed {
     /// An API key in a named header or query parameter.
@@ -268,7 +268,7 @@ pub struct Mounted {
 }
 
 /// Where an API key is.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ApiKeyPlace {
     /// In this header.
@@ -289,7 +289,7 @@ pub enum OnMultiple {
 }
 
 /// The parameters of `create_token`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Token {
     /// The token service that mints.
@@ -340,7 +340,7 @@ impl Default for Token {
 }
 
 /// How tokens are checked.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Validate {
     /// When `get_token_details` is asked; `on_mint` by default. About a JWT that a caller brings it is asked before the first use and then every so
@@ -429,7 +429,7 @@ pub enum OnExpiry {
 }
 
 /// Headers towards the upstream, and back.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Headers {
     /// Set; whatever the caller sent under these names, in any alias, is gone. `{claims.NAME}`, `{route}`, `{peer}` and `{request_id}` are filled in;
@@ -444,7 +444,7 @@ pub struct Headers {
 }
 
 /// Headers of the upstream's answer.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResponseHeaders {
     /// Set in place of the upstream's; `{route}`, `{peer}` and `{request_id}` are filled in.

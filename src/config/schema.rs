@@ -7,6 +7,13 @@ use super::document::{Content, Kind, Node};
 /// The schema of [`super::Config`], made from its structures.
 pub struct Schema(Value);
 
+/// The JSON Schema of the configuration (draft 2020-12), as editors and other tools take it.
+pub fn schema() -> Value {
+    let mut schema = schemars::schema_for!(super::Config);
+    schema.insert("title".to_owned(), "bearerd".into());
+    schema.to_value()
+}
+
 impl Schema {
     /// Makes it.
     pub fn of_config() -> Self {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::units;
 
 /// A token service, by kind.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenService {
     /// The IAP token API over HTTP(S).
@@ -46,7 +46,7 @@ impl TokenService {
 }
 
 /// The IAP token API (`/v1/tokens`).
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Iap {
     /// Where it is: `https://host`, a port and a path prefix if need be.
@@ -84,7 +84,7 @@ const fn two_seconds() -> Duration {
 }
 
 /// TLS towards a server that bearerd calls.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientTls {
     /// PEM file of the authorities to trust in place of the system's.
@@ -99,7 +99,7 @@ pub struct ClientTls {
 }
 
 /// Bounds on calls to `create_token` of one service.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mint {
     /// Calls at one time.
@@ -123,7 +123,7 @@ impl Default for Mint {
 }
 
 /// When a token service is left alone because it fails: connect errors, time-outs, 5xx and garbage count, a definite no does not.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Breaker {
     /// Consecutive failures after which only probes are sent, until one succeeds.
@@ -142,7 +142,7 @@ impl Default for Breaker {
 }
 
 /// bearerd's own token service.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Embedded {
     /// Where it is served over HTTP too, for SDKs and for its key set; not at all by default. `bearerd token-service` uses 127.0.0.1:8090 then.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::units;
 
 /// One or more servers that serve the same.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// `host:port` each; a name is resolved in the background, again every `dns_refresh`.
@@ -63,7 +63,7 @@ impl Upstream {
 }
 
 /// TLS towards an upstream. Its files are read again when they change.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamTls {
     /// The name that is asked for and must be in the certificate; by default the server's host as it is written in `servers`.
@@ -116,7 +116,7 @@ pub enum Balance {
 }
 
 /// A request that is sent to each server again and again. 2xx and 3xx are good.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// What is asked for, with GET.
@@ -149,7 +149,7 @@ const fn two() -> u32 {
 }
 
 /// When a server is left alone: requests that it did not take, or did not begin to answer, count.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ejection {
     /// Failures in a row; 0 never leaves it alone.
@@ -171,7 +171,7 @@ const fn thirty_seconds() -> Duration {
 }
 
 /// The pool of kept-alive connections.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
     /// Idle connections kept, over all servers of all upstreams the largest such figure counts.
@@ -185,7 +185,7 @@ impl Default for Pool {
 }
 
 /// Time-outs of each phase towards an upstream.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
     /// To connect.

@@ -1,10 +1,10 @@
 //! Bounds on calls to `create_token`: how many at one time, how many a second, how many may wait.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{self, Instant};
 
 /// The queue is full.
@@ -21,26 +21,26 @@ pub(super) enum Priority {
 }
 
 pub(super) struct Budget {
-    at_once: Semaphore,
+    at_once: Arc<Semaphore>,
     /// Callers' part of `at_once`.
-    callers: Semaphore,
+    callers: Arc<Semaphore>,
     queued: AtomicUsize,
     queue: usize,
     pace: Pace,
 }
 
 /// A turn, held for as long as the call lasts.
-pub(super) struct Turn<'a> {
-    _at_once: SemaphorePermit<'a>,
-    _callers: Option<SemaphorePermit<'a>>,
+pub(super) struct Turn {
+    _at_once: OwnedSemaphorePermit,
+    _callers: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
     pub(super) fn new(concurrency: usize, rate: u32, queue: usize) -> Self {
         let reserved = concurrency.div_ceil(4).min(concurrency.saturating_sub(1));
         Self {
-            at_once: Semaphore::new(concurrency),
-            callers: Semaphore::new(concurrency - reserved),
+            at_once: Arc::new(Semaphore::new(concurrency)),
+            callers: Arc::new(Semaphore::new(concurrency - reserved)),
             queued: AtomicUsize::new(0),
             queue,
             pace: Pace::new(rate),
@@ -48,23 +48,23 @@ impl Budget {
     }
 
     /// A turn to call the token service. Turns of equal priority come in order.
-    pub(super) async fn acquire(&self, priority: Priority) -> Result<Turn<'_>, Full> {
+    pub(super) async fn acquire(&self, priority: Priority) -> Result<Turn, Full> {
         let callers = match priority {
             Priority::Caller => Some(self.callers_turn().await?),
             Priority::Renewal => None,
         };
         // Neither semaphore is ever closed. What waits for its pace holds none of the places that renewals need.
         self.pace.keep(priority).await;
-        let at_once = self.at_once.acquire().await.map_err(|_| Full)?;
+        let at_once = Arc::clone(&self.at_once).acquire_owned().await.map_err(|_| Full)?;
         Ok(Turn { _at_once: at_once, _callers: callers })
     }
 
-    async fn callers_turn(&self) -> Result<SemaphorePermit<'_>, Full> {
-        if let Ok(permit) = self.callers.try_acquire() {
+    async fn callers_turn(&self) -> Result<OwnedSemaphorePermit, Full> {
+        if let Ok(permit) = Arc::clone(&self.callers).try_acquire_owned() {
             return Ok(permit);
         }
         let _place = self.queue_up()?;
-        self.callers.acquire().await.map_err(|_| Full)
+        Arc::clone(&self.callers).acquire_owned().await.map_err(|_| Full)
     }
 
     fn queue_up(&self) -> Result<Place<'_>, Full> {

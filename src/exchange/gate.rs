@@ -15,21 +15,26 @@ const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
 /// Stands before every call to one token service.
 pub(super) struct Gate {
-    /// Consecutive failures that open the breaker.
-    failures: u32,
-    probe_interval: Duration,
     state: Mutex<State>,
     /// 1 while the breaker is open.
     open: IntGauge,
 }
 
-#[derive(Default)]
 struct State {
+    /// Consecutive failures that open the breaker.
+    failures: u32,
+    probe_interval: Duration,
     consecutive: u32,
     /// What failed last.
     cause: String,
     last_probe: Option<Instant>,
     held_until: Option<Instant>,
+}
+
+impl State {
+    const fn is_open(&self) -> bool {
+        self.consecutive >= self.failures
+    }
 }
 
 /// The service is not to be called now.
@@ -43,7 +48,16 @@ pub(super) struct Shut {
 
 impl Gate {
     pub(super) fn new(failures: u32, probe_interval: Duration, open: IntGauge) -> Self {
-        Self { failures: failures.max(1), probe_interval, state: Mutex::default(), open }
+        let (cause, last_probe, held_until) = (String::new(), None, None);
+        let state = State { failures: failures.max(1), probe_interval, consecutive: 0, cause, last_probe, held_until };
+        Self { state: Mutex::new(state), open }
+    }
+
+    /// Other bounds from now on; what is known of the service stays.
+    pub(super) fn retune(&self, failures: u32, probe_interval: Duration) {
+        let mut state = self.lock();
+        (state.failures, state.probe_interval) = (failures.max(1), probe_interval);
+        self.open.set(i64::from(state.is_open()));
     }
 
     /// Lets a call pass, or says when one may. While the breaker is open, one call every `probe_interval` passes, whether or not the one before has
@@ -54,10 +68,10 @@ impl Gate {
         if let Some(until) = state.held_until.filter(|until| *until > now) {
             return Err(Shut { cause: "it limits the rate (429), all calls wait".to_owned(), retry_after: until - now });
         }
-        if state.consecutive < self.failures {
+        if !state.is_open() {
             return Ok(());
         }
-        let next = state.last_probe.map_or(now, |probe| probe + self.probe_interval);
+        let next = state.last_probe.map_or(now, |probe| probe + state.probe_interval);
         if next > now {
             let cause = format!("{} calls in a row failed, the last one: {}", state.consecutive, state.cause);
             return Err(Shut { cause, retry_after: next - now });
@@ -68,7 +82,7 @@ impl Gate {
 
     /// Whether the breaker is open: that was told once, what follows from it need not be.
     pub(super) fn is_open(&self) -> bool {
-        self.lock().consecutive >= self.failures
+        self.lock().is_open()
     }
 
     /// Takes in how a call ended.
@@ -85,7 +99,7 @@ impl Gate {
             Some(error @ (Unavailable(_) | Protocol(_))) => {
                 state.consecutive = state.consecutive.saturating_add(1);
                 state.cause = error.to_string();
-                if state.consecutive == self.failures {
+                if state.consecutive == state.failures {
                     state.last_probe = Some(Instant::now());
                     self.open.set(1);
                     tracing::error!(service, cause = state.cause, "the token service fails; only probes are sent until one succeeds");
@@ -95,7 +109,7 @@ impl Gate {
     }
 
     fn close(&self, state: &mut State, service: &str) {
-        if state.consecutive >= self.failures {
+        if state.is_open() {
             self.open.set(0);
             tracing::info!(service, "the token service is back");
         }

@@ -165,11 +165,11 @@ impl Mint {
         self.parse(&text)
     }
 
-    async fn turn(&self) -> Result<Turn<'_>, Error> {
+    async fn turn(&self) -> Result<Turn, Error> {
         let service = &self.grant.service;
         let turn = service.turn(self.occasion.priority());
         match self.occasion.priority() {
-            Priority::Caller => time::timeout(service.bounds.wait, turn).await.map_err(|_| Error::Budget)?,
+            Priority::Caller => time::timeout(service.wait(), turn).await.map_err(|_| Error::Budget)?,
             Priority::Renewal => turn.await,
         }
         .map_err(|_| Error::Budget)
@@ -206,10 +206,10 @@ impl Mint {
     /// `nbf` can lie a little in the future. The flight goes on meanwhile, so that nobody mints again; not for longer than callers wait, or than the
     /// old token serves.
     async fn until_valid(&self, token: &Token) -> Result<(), Error> {
-        let skew = self.grant.service.bounds.skew;
+        let skew = self.grant.service.skew();
         let now = self.exchange.clock.reading();
         let old = self.predecessor.as_ref().map_or(Duration::ZERO, |entry| entry.token().dies().saturating_sub(now.uptime));
-        let give_up = now.uptime + old.max(self.grant.service.bounds.wait);
+        let give_up = now.uptime + old.max(self.grant.service.wait());
         loop {
             let now = self.exchange.clock.reading();
             if token.is_valid(now, skew) {

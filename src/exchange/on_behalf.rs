@@ -93,7 +93,7 @@ impl Exchange {
         if let Some(landing) = landing {
             self.runtime.spawn(Mint::renewal(self, &granted.entry, Occasion::Renewal).run(landing));
         }
-        match time::timeout(granted.entry.grant.service.bounds.wait, flight.arrival()).await {
+        match time::timeout(granted.entry.grant.service.wait(), flight.arrival()).await {
             Ok(Ok(fresh)) => fresh,
             _ => granted,
         }
@@ -156,8 +156,8 @@ impl Exchange {
     }
 }
 
-pub(super) async fn callers_turn(service: &Service) -> Result<super::budget::Turn<'_>, Refused> {
-    match time::timeout(service.bounds.wait, service.turn(Priority::Caller)).await {
+pub(super) async fn callers_turn(service: &Service) -> Result<super::budget::Turn, Refused> {
+    match time::timeout(service.wait(), service.turn(Priority::Caller)).await {
         Ok(Ok(turn)) => Ok(turn),
         _ => Err(Refused::Unavailable(Error::Budget)),
     }

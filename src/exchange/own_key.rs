@@ -11,7 +11,7 @@ use super::backoff::Backoff;
 use super::{Error, Exchange, Grant, Granted, Lookup};
 use crate::credential::{Kind, Presented};
 use crate::mounted::MountedKey;
-use crate::secret::Secret;
+use crate::secret::{KeyedHash, Secret};
 
 /// How often it is seen to that there still is a token: one may have been revoked, or have expired in an outage.
 const CHECK: Duration = Duration::from_secs(5);
@@ -36,6 +36,11 @@ impl OwnKey {
     /// The key to look tokens up with.
     pub fn current(&self) -> Arc<Secret> {
         self.in_use.load_full()
+    }
+
+    /// The name of its token's entry.
+    pub fn name(&self) -> KeyedHash {
+        self.grant.key(&presented(&self.current()))
     }
 
     /// Whether there has been a token.
@@ -89,11 +94,18 @@ impl OwnKey {
 }
 
 impl Exchange {
+    /// Lets go of the token of a mounted key that no configuration has any more: nobody else would, since it is renewed without being used.
+    pub fn let_go(&self, name: KeyedHash) {
+        if let Some(entry) = self.cache.get(&name) {
+            self.drop_entry(&entry);
+        }
+    }
+
     /// The token at hand for a mounted key.
     fn held(&self, grant: &Grant, key: &Secret) -> Option<Granted> {
         let entry = self.cache.get(&grant.key(&presented(key)))?;
         let token = entry.token();
-        token.is_valid(self.clock.reading(), grant.service.bounds.skew).then_some(Granted { entry, token })
+        token.is_valid(self.clock.reading(), grant.service.skew()).then_some(Granted { entry, token })
     }
 
     /// The token for a mounted key, minted where there is none.

@@ -223,7 +223,7 @@ impl Exchange {
                 landing.land(outcome);
             });
         }
-        tokio::time::timeout(service.bounds.wait, flight.arrival()).await.unwrap_or(Err(Error::Budget))
+        tokio::time::timeout(service.wait(), flight.arrival()).await.unwrap_or(Err(Error::Budget))
     }
 
     async fn details_say(&self, service: &Service, value: &Secret, key: KeyedHash) -> Result<(), Error> {

@@ -138,7 +138,7 @@ impl Exchange {
         };
         let now = self.clock.reading();
         let token = Token::restore(&saved.text, saved.minted, saved.expires, now).ok()?;
-        if !token.is_valid(now, grant.service.bounds.skew) || self.is_revoked(&grant.service, &saved.text) {
+        if !token.is_valid(now, grant.service.skew()) || self.is_revoked(&grant.service, &saved.text) {
             self.records.forget(name);
             return None;
         }

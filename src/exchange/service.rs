@@ -1,8 +1,10 @@
 //! A token service with the bounds on its use: every call goes through here.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::budget::{Budget, Full, Priority, Turn};
@@ -37,16 +39,31 @@ pub struct Service {
     name: String,
     /// Kind and URL: part of every cache key.
     pub(super) identity: (&'static str, String),
-    client: Arc<dyn TokenService>,
-    pub(super) bounds: Bounds,
-    budget: Budget,
-    /// For checks of tokens that are in use: they never take a mint's turn.
-    checks: Budget,
+    tuning: ArcSwap<Tuning>,
+    /// [`Bounds::skew`] in nanoseconds, for every look-up.
+    skew: AtomicU64,
     gate: Gate,
     plans: mpsc::UnboundedSender<Plan>,
     /// Taken by the service's timetable.
     planned: Mutex<Option<mpsc::UnboundedReceiver<Plan>>>,
     metrics: Arc<Metrics>,
+}
+
+/// What may change while entries live on.
+struct Tuning {
+    client: Arc<dyn TokenService>,
+    wait: Duration,
+    budget: Budget,
+    /// For checks of tokens that are in use: they never take a mint's turn.
+    checks: Budget,
+}
+
+impl Tuning {
+    fn new(client: Arc<dyn TokenService>, bounds: Bounds) -> Self {
+        let Bounds { concurrency, rate, queue, wait, .. } = bounds;
+        let checks = Budget::new(concurrency.div_ceil(4), rate.div_ceil(4), usize::MAX);
+        Self { client, wait, budget: Budget::new(concurrency, rate, queue), checks }
+    }
 }
 
 /// Why a call gave nothing.
@@ -76,20 +93,45 @@ impl std::fmt::Display for Failure {
 impl Service {
     /// A service called `name` in metrics and logs; `kind` and `url` tell its tokens from another's.
     pub fn new(name: &str, kind: &'static str, url: &str, client: Arc<dyn TokenService>, bounds: Bounds, metrics: &Arc<Metrics>) -> Self {
-        let Bounds { concurrency, rate, queue, breaker_failures, probe_interval, .. } = bounds;
+        let Bounds { breaker_failures, probe_interval, skew, .. } = bounds;
         let (plans, planned) = mpsc::unbounded_channel();
         Self {
             name: name.to_owned(),
             identity: (kind, url.to_owned()),
-            client,
-            bounds,
-            budget: Budget::new(concurrency, rate, queue),
-            checks: Budget::new(concurrency.div_ceil(4), rate.div_ceil(4), usize::MAX),
+            tuning: ArcSwap::from_pointee(Tuning::new(client, bounds)),
+            skew: AtomicU64::new(nanoseconds(skew)),
             gate: Gate::new(breaker_failures, probe_interval, metrics.breaker(name)),
             plans,
             planned: Mutex::new(Some(planned)),
             metrics: Arc::clone(metrics),
         }
+    }
+
+    /// Calls it through this client and within these bounds from now on. Calls that are under way end as they began, so for a moment there may be as
+    /// many as both bounds allow; what is known of the service's health stays.
+    pub fn retune(&self, client: Arc<dyn TokenService>, bounds: Bounds) {
+        self.tuning.store(Arc::new(Tuning::new(client, bounds)));
+        self.skew.store(nanoseconds(bounds.skew), Ordering::Relaxed);
+        self.gate.retune(bounds.breaker_failures, bounds.probe_interval);
+    }
+
+    /// Whether tokens of `kind` and `url` are this service's.
+    pub fn is_at(&self, kind: &str, url: &str) -> bool {
+        self.identity.0 == kind && self.identity.1 == url
+    }
+
+    /// How far the service's clock may be ahead of ours.
+    pub(super) fn skew(&self) -> Duration {
+        Duration::from_nanos(self.skew.load(Ordering::Relaxed))
+    }
+
+    /// Time that a request waits for a token.
+    pub(super) fn wait(&self) -> Duration {
+        self.tuning.load().wait
+    }
+
+    fn client(&self) -> Arc<dyn TokenService> {
+        Arc::clone(&self.tuning.load().client)
     }
 
     /// Its name in the configuration.
@@ -112,34 +154,34 @@ impl Service {
     }
 
     /// A turn for a mint, a refresh or a revocation.
-    pub(super) async fn turn(&self, priority: Priority) -> Result<Turn<'_>, Full> {
-        self.budget.acquire(priority).await
+    pub(super) async fn turn(&self, priority: Priority) -> Result<Turn, Full> {
+        self.tuning.load_full().budget.acquire(priority).await
     }
 
     /// A turn for a check of a token that is in use.
-    pub(super) async fn check_turn(&self) -> Result<Turn<'_>, Full> {
-        self.checks.acquire(Priority::Renewal).await
+    pub(super) async fn check_turn(&self) -> Result<Turn, Full> {
+        self.tuning.load_full().checks.acquire(Priority::Renewal).await
     }
 
     pub(super) async fn create_token(&self, credential: &Credential, params: &TokenParams, reason: &str) -> Result<Secret, Failure> {
         self.gate.admit().map_err(Failure::Shut)?;
         self.metrics.mint(&self.name, reason);
-        self.counted("create", self.client.create_token(credential, params)).await
+        self.counted("create", self.client().create_token(credential, params)).await
     }
 
     pub(super) async fn get_token_details(&self, token: &Secret) -> Result<TokenDetails, Failure> {
         self.gate.admit().map_err(Failure::Shut)?;
-        self.counted("details", self.client.get_token_details(token)).await
+        self.counted("details", self.client().get_token_details(token)).await
     }
 
     pub(super) async fn refresh_token(&self, token: &Secret) -> Result<Secret, Failure> {
         self.gate.admit().map_err(Failure::Shut)?;
-        self.counted("refresh", self.client.refresh_token(token)).await
+        self.counted("refresh", self.client().refresh_token(token)).await
     }
 
     pub(super) async fn revoke_token(&self, token: &Secret) -> Result<(), Failure> {
         self.gate.admit().map_err(Failure::Shut)?;
-        self.counted("revoke", self.client.revoke_token(token)).await
+        self.counted("revoke", self.client().revoke_token(token)).await
     }
 
     async fn counted<T>(&self, operation: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
@@ -150,4 +192,8 @@ impl Service {
         self.gate.report(&self.name, error);
         answer.map_err(Failure::Call)
     }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

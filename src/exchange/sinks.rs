@@ -67,6 +67,11 @@ impl Sink {
         Self { path, mode, key, has_token: AtomicBool::new(false), written: Mutex::default() }
     }
 
+    /// The key whose token it is.
+    pub const fn key(&self) -> &Arc<OwnKey> {
+        &self.key
+    }
+
     /// Whether the file has had a token.
     pub fn has_token(&self) -> bool {
         self.has_token.load(Ordering::Acquire)

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -51,22 +52,28 @@ pub enum Transport {
 pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
+    /// How connections that come now are received.
+    pub reception: Arc<ArcSwap<Reception>>,
+    /// What serves them.
+    pub app: Arc<HttpProxy<Proxy>>,
+}
+
+/// How a listener receives connections. Each keeps to what it was received with.
+pub struct Reception {
     /// What becomes of its requests.
     pub mode: Mode,
     /// What its callers speak.
     pub transport: Transport,
     /// What its callers may take.
     pub limits: Limits,
-    /// What serves them.
-    pub app: Arc<HttpProxy<Proxy>>,
 }
 
 impl Listener {
     /// Accepts until `stop`, and what the kernel has accepted by then; later callers are refused, while the others are still served. `draining` makes
     /// answers say `Connection: close`.
     pub async fn run(self, connections: Arc<Connections>, draining: ShutdownWatch, mut stop: ShutdownWatch) {
-        let Self { socket, mode, transport, limits, app } = self;
-        let door = Arc::new(Door { mode, transport, limits, app, seats: Arc::default(), connections, draining });
+        let Self { socket, reception, app } = self;
+        let door = Arc::new(Door { reception, app, seats: Arc::default(), connections, draining });
         loop {
             tokio::select! {
                 biased;
@@ -88,9 +95,7 @@ impl Listener {
 
 /// What a listener's connections share. Not the socket: it closes while they are still served.
 struct Door {
-    mode: Mode,
-    transport: Transport,
-    limits: Limits,
+    reception: Arc<ArcSwap<Reception>>,
     app: Arc<HttpProxy<Proxy>>,
     seats: Arc<Seats>,
     connections: Arc<Connections>,
@@ -114,7 +119,9 @@ impl Door {
     }
 
     fn admit(self: &Arc<Self>, tcp: TcpStream, peer: IpAddr) {
-        let Self { limits, seats, connections, .. } = &**self;
+        let Self { seats, connections, .. } = &**self;
+        let reception = self.reception.load_full();
+        let Reception { mode, transport, limits } = &*reception;
         let peer = peer.to_canonical();
         let admission = match seats.admit(peer, limits, &connections.metrics) {
             Ok(admission) => admission,
@@ -128,13 +135,13 @@ impl Door {
         let _ = tcp.set_nodelay(true);
         let trusted = limits.trusted_peers.iter().any(|network| network.contains(&peer));
         let idle = Idle::new(Arc::clone(&connections.ticks), ticks(limits.idle_timeout));
-        let caller = Caller::new(peer, trusted, matches!(self.transport, Transport::Tls(_)));
-        let connection = Arc::new(Connection::new(caller, self.mode, limits, idle, self.draining.clone(), admission));
+        let caller = Caller::new(peer, trusted, matches!(transport, Transport::Tls(_)));
+        let connection = Arc::new(Connection::new(caller, *mode, limits, idle, self.draining.clone(), admission));
         let door = Arc::clone(self);
         let serving = {
             let connection = Arc::clone(&connection);
             async move {
-                if let Err(error) = door.serve(tcp, connection).await {
+                if let Err(error) = door.serve(tcp, connection, &reception).await {
                     tracing::error!(%error, "a connection could not be set up");
                 }
             }
@@ -142,18 +149,19 @@ impl Door {
         connections.spawn(connection, serving);
     }
 
-    async fn serve(&self, tcp: TcpStream, connection: Arc<Connection>) -> pingora::Result<()> {
-        let timeout = self.limits.header_timeout;
-        match &self.transport {
+    async fn serve(&self, tcp: TcpStream, connection: Arc<Connection>, reception: &Reception) -> pingora::Result<()> {
+        let Reception { transport, limits, .. } = reception;
+        let timeout = limits.header_timeout;
+        match transport {
             Transport::Plain => {
                 let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), timeout, Framing::Http1)?;
-                self.serve_http1(Box::new(stream), &connection).await;
+                self.serve_http1(Box::new(stream), &connection, limits).await;
             }
             Transport::H2c => {
                 let is_http2 = time::timeout(timeout, begins_http2(&tcp)).await.unwrap_or_default();
                 let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
                 let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), timeout, framing)?;
-                if is_http2 { self.serve_http2(Box::new(stream), &connection).await } else { stream.refuse_http1().await }
+                if is_http2 { self.serve_http2(Box::new(stream), &connection, limits).await } else { stream.refuse_http1().await }
             }
             Transport::Tls(listening) => {
                 let fd = tcp.as_raw_fd();
@@ -174,40 +182,40 @@ impl Door {
                 }
                 if session.alpn_protocol() == Some(b"h2") {
                     let stream = CallerStream::new(fd, tls, Arc::clone(&connection), timeout, Framing::Http2)?;
-                    self.serve_http2(Box::new(stream), &connection).await;
+                    self.serve_http2(Box::new(stream), &connection, limits).await;
                 } else {
                     let stream = CallerStream::new(fd, tls, Arc::clone(&connection), timeout, Framing::Http1)?;
-                    self.serve_http1(Box::new(stream), &connection).await;
+                    self.serve_http1(Box::new(stream), &connection, limits).await;
                 }
             }
         }
         Ok(())
     }
 
-    async fn serve_http2(&self, stream: pingora::protocols::Stream, connection: &Connection) {
-        http2::serve(http2::Serving { app: &self.app, limits: &self.limits, draining: &self.draining }, stream, connection).await;
+    async fn serve_http2(&self, stream: pingora::protocols::Stream, connection: &Connection, limits: &Limits) {
+        http2::serve(http2::Serving { app: &self.app, limits, draining: &self.draining }, stream, connection).await;
     }
 
     /// pingora sets no bound of its own on writes: a caller who reads nothing would hold the connection, and the upstream's, for ever.
-    fn session(&self, stream: pingora::protocols::Stream) -> ServerSession {
+    fn session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession {
         let mut session = ServerSession::new_http1(stream);
-        session.set_write_timeout(Some(self.limits.idle_timeout));
+        session.set_write_timeout(Some(limits.idle_timeout));
         session
     }
 
     /// Serves one connection, request after request.
-    async fn serve_http1(&self, stream: pingora::protocols::Stream, connection: &Connection) {
+    async fn serve_http1(&self, stream: pingora::protocols::Stream, connection: &Connection, limits: &Limits) {
         let draining = &self.draining;
-        let mut session = self.session(stream);
+        let mut session = Self::session(stream, limits);
         // pingora counts in whole seconds. Later requests are awaited without a timer: see `Connections::sweep`.
-        session.set_keepalive(Some(self.limits.header_timeout.as_secs().max(1)));
+        session.set_keepalive(Some(limits.header_timeout.as_secs().max(1)));
         // Else a request that comes while another is served would break that one's answer off (RFC 9112 section 9.3.2). pingora hands this on to the
         // connection's later sessions.
         session.set_pipelining_enabled(true);
         let mut next = self.app.process_new_http(session, draining).await;
         while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
             connection.await_request();
-            let mut session = self.session(stream);
+            let mut session = Self::session(stream, limits);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Method};
 
+use super::Serving;
 use super::admission::Bearer;
 use super::outliving::Watch;
 use super::upstream::Health;
@@ -16,10 +17,12 @@ use crate::telemetry::metrics::{Counted, Metrics};
 /// One request on its way through the phases.
 pub struct Context {
     _in_flight: Counted,
+    /// The configuration that it began with.
+    pub(super) serving: Arc<Serving>,
     pub(super) started: Instant,
     /// Set in `request_filter`, the first phase; a request that fails before has none.
     pub(super) request_id: Option<HeaderValue>,
-    /// The route's place in [`Proxy::routes`].
+    /// The route's place in [`Serving::routes`].
     pub(super) route: Option<usize>,
     /// What another proxy was asked for, where this is its question: method and path.
     pub(super) asked_for: Option<Box<(Method, String)>>,
@@ -50,9 +53,10 @@ pub struct Context {
 
 impl Context {
     /// A request that begins now.
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(serving: Arc<Serving>, metrics: &Metrics) -> Self {
         Self {
             _in_flight: Counted::in_gauge(&metrics.requests_in_flight),
+            serving,
             started: Instant::now(),
             request_id: None,
             route: None,

@@ -1,5 +1,7 @@
 //! Requests to a decision listener: the same steps as for a request that goes on, but the answer is the decision.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, StatusCode};
 use pingora::proxy::Session;
 
@@ -44,15 +46,16 @@ impl Proxy {
             trusted: connection.caller.trusted,
         };
         let Original { method, authority, path, query } = question.original(deciding.told_in)?;
-        if method.is_none() && self.table.reads_methods() {
+        if method.is_none() && ctx.serving.table.reads_methods() {
             let detail = "Routes here differ by method: the proxy that asks must set `X-Original-Method` or `X-Forwarded-Method`.";
             return Err(Refusal::new(Reason::BadRequest, detail));
         }
         let method = method.unwrap_or_else(|| asking.method.clone());
         ctx.asked_for = Some(Box::new((method.clone(), path.to_owned())));
-        let place = self.table.find(&Target { authority, method: &method, path, headers: asking.headers })?;
+        let serving = Arc::clone(&ctx.serving);
+        let place = serving.table.find(&Target { authority, method: &method, path, headers: asking.headers })?;
         ctx.route = Some(place);
-        let route = &self.routes[place];
+        let route = &serving.routes[place];
         if let Action::TokenApi(_) = route.action {
             return Err(Refusal::new(Reason::NoRoute, "The token API is not behind the proxy that asks."));
         }
@@ -71,14 +74,14 @@ impl Proxy {
             Action::Respond(status) => status,
             _ => StatusCode::OK,
         };
-        Ok((status, self.granted(session, ctx, connection)))
+        Ok((status, Self::granted(session, ctx, connection)))
     }
 
     /// What goes on in place of the caller's headers, and which of those must not.
-    fn granted(&self, session: &Session, ctx: &Context, connection: &Connection) -> Vec<(&'static str, HeaderValue)> {
+    fn granted(session: &Session, ctx: &Context, connection: &Connection) -> Vec<(&'static str, HeaderValue)> {
         let mut headers = Vec::with_capacity(8);
         headers.push(("Cache-Control", HeaderValue::from_static("no-store")));
-        let (Some(route), Some(request_id)) = (self.route(ctx), &ctx.request_id) else { return headers };
+        let (Some(route), Some(request_id)) = (ctx.route(), &ctx.request_id) else { return headers };
         if !route.enforce {
             return headers;
         }
@@ -88,7 +91,7 @@ impl Proxy {
         let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: None };
         let told = super::told(route, ctx.bearer.as_ref());
         headers.extend(told.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
-        let doomed = self.managed.doomed(&route.removed, &session.req_header().headers);
+        let doomed = ctx.serving.managed.doomed(&route.removed, &session.req_header().headers);
         headers.extend(decision::removal(doomed, &headers).map(|names| (decision::REMOVE, names)));
         if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.standing) {
             headers.extend(limit.headers(standing));

@@ -230,6 +230,19 @@ impl Upstream {
         }
     }
 
+    /// Asks for each name once, for at most this long: whoever is led to this upstream from now on finds addresses where there are any.
+    pub async fn look_up(&self, timeout: Duration) {
+        if !self.has_names() {
+            return;
+        }
+        // What does not come in time is asked for again by `keep`.
+        let _ = time::timeout(timeout, self.resolve()).await;
+    }
+
+    fn has_names(&self) -> bool {
+        self.servers.iter().any(|server| server.text.parse::<SocketAddr>().is_err())
+    }
+
     /// Resolves names, follows TLS files and checks health for as long as the process lives.
     pub async fn keep(self: Arc<Self>) {
         tokio::join!(self.keep_resolving(), self.keep_secured(), health_check::keep(Arc::clone(&self)));
@@ -237,7 +250,7 @@ impl Upstream {
 
     /// Returns at once where there are no names. A name that fails keeps its last addresses.
     async fn keep_resolving(&self) {
-        if self.servers.iter().all(|server| server.text.parse::<SocketAddr>().is_ok()) {
+        if !self.has_names() {
             return;
         }
         let refresh = self.manner.dns_refresh;

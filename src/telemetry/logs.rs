@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,27 +30,49 @@ impl Form {
     }
 }
 
+/// The level of the log, which can change while the process runs.
+#[derive(Clone)]
+pub struct Levels(reload::Handle<Targets, Registry>);
+
+impl Levels {
+    /// Logs at this level from now on.
+    pub fn set(&self, level: Level) {
+        // It fails only when there is no log any more.
+        let _ = self.0.reload(targets(level));
+    }
+}
+
+/// The log, for as long as this lives: its drop writes what is left.
+pub struct Logs {
+    _guard: WorkerGuard,
+    /// Its level.
+    pub levels: Levels,
+}
+
 /// Logging was set up before in this process.
 #[derive(Debug, thiserror::Error)]
 #[error("logging is set up already")]
 pub struct AlreadySetUp;
 
-/// Sends logs to standard error through a bounded buffer that drops lines rather than make a request wait. Keep the guard: its drop writes what is left.
+/// Sends logs to standard error through a bounded buffer that drops lines rather than make a request wait. Keep what it returns.
 ///
 /// # Errors
 /// When it was done before.
-pub fn set_up(level: Level, form: Form) -> Result<WorkerGuard, AlreadySetUp> {
+pub fn set_up(level: Level, form: Form) -> Result<Logs, AlreadySetUp> {
     let (writer, guard) = tracing_appender::non_blocking(io::stderr());
-    let others = level.min(Level::INFO);
-    // What pingora says of a request is said by our own line; its errors show up again from `debug` on.
-    let pingora = if level > Level::INFO { LevelFilter::INFO } else { LevelFilter::OFF };
-    let targets =
-        Targets::new().with_default(others).with_target("bearerd", level).with_target("pingora", pingora).with_target("audit", Level::INFO);
+    let (targets, levels) = reload::Layer::new(targets(level));
     let result = match form {
         Form::Json => tracing_subscriber::registry().with(json(writer).with_filter(targets)).try_init(),
         Form::Text => tracing_subscriber::registry().with(text(writer).with_filter(targets)).try_init(),
     };
-    result.map(|()| guard).map_err(|_| AlreadySetUp)
+    result.map(|()| Logs { _guard: guard, levels: Levels(levels) }).map_err(|_| AlreadySetUp)
+}
+
+fn targets(level: Level) -> Targets {
+    let others = level.min(Level::INFO);
+    // What pingora says of a request is said by our own line; its errors show up again from `debug` on.
+    let pingora = if level > Level::INFO { LevelFilter::INFO } else { LevelFilter::OFF };
+    Targets::new().with_default(others).with_target("bearerd", level).with_target("pingora", pingora).with_target("audit", Level::INFO)
 }
 
 fn json<S>(writer: NonBlocking) -> impl tracing_subscriber::Layer<S>

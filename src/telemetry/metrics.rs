@@ -64,6 +64,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     connections_refused: IntCounterVec,
     streams_ended: IntCounterVec,
+    config_reloads: IntCounterVec,
+    config_last_reload: IntGauge,
     build_info: IntGaugeVec,
 }
 
@@ -154,9 +156,20 @@ impl Metrics {
                 "Requests cut off because their token was over (`on_expiry: close`), by reason: expired, revoked.",
                 &["reason"],
             )?,
+            config_reloads: all.counters(
+                "config_reloads_total",
+                "Reloads of the configuration, by outcome: success, failure.",
+                &["outcome"],
+            )?,
+            config_last_reload: all.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration that serves was loaded, in seconds since 1970.",
+            )?,
             build_info: all.gauges("build_info", "Always 1; the labels say what is running.", &["version", "revision"])?,
             registry,
         };
+        // Both from the start: an alert on the failures needs a first value.
+        ["success", "failure"].iter().for_each(|outcome| metrics.config_reloads.with_label_values(&[outcome]).reset());
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("BEARERD_REVISION").unwrap_or("unknown")]).set(1);
         Ok(metrics)
     }
@@ -216,6 +229,16 @@ impl Metrics {
     /// Counts a token that left the cache.
     pub fn eviction(&self, cause: &str) {
         self.cache_evictions.with_label_values(&[cause]).inc();
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn reload(&self, outcome: &str) {
+        self.config_reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// The configuration that serves was loaded at this time, in seconds since 1970.
+    pub fn reloaded(&self, at: i64) {
+        self.config_last_reload.set(at);
     }
 
     /// Counts a request that was cut off because its token was over.

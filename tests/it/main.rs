@@ -4,6 +4,7 @@
 
 mod bodies;
 mod check;
+mod command_line;
 mod decision;
 mod demo;
 mod drain;
@@ -24,6 +25,7 @@ mod paths;
 mod policy;
 mod proxy;
 mod purge;
+mod reload;
 mod restart;
 mod secrets;
 mod streams;

@@ -8,4 +8,5 @@ mod libiap;
 mod mirror;
 mod promtool;
 mod protocols;
+mod schema;
 mod proxies;

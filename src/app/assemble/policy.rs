@@ -1,13 +1,15 @@
 //! What a route demands beside a credential, from its section of the configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderName, Uri};
 use jsonwebtoken::Algorithm as Signature;
 use serde_json::Value;
+use tokio::runtime::Handle;
 
+use super::kept::Kept;
 use super::{Error, Services, details, unchecked};
 use crate::authorize::{Condition, Glob, Policy};
 use crate::claims::Path;
@@ -24,40 +26,45 @@ use crate::template::Template;
 /// The key sets, each fetched once however many routes use it.
 #[derive(Default)]
 pub(in crate::app) struct KeySources {
-    files: BTreeMap<PathBuf, Arc<Source>>,
-    /// By URL; routes that name different TLS files do not share one.
-    urls: BTreeMap<(String, [Option<PathBuf>; 3]), Arc<Source>>,
+    known: BTreeMap<Origin, Kept<Source>>,
+    /// Those of the configuration before, which may be wanted again.
+    former: BTreeMap<Origin, Kept<Source>>,
+}
+
+/// Where a key set comes from. Routes that name different TLS files do not share one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    File(PathBuf),
+    Url(String, [Option<PathBuf>; 3]),
 }
 
 impl KeySources {
-    /// Each once.
-    pub(in crate::app) fn all(&self) -> impl Iterator<Item = &Arc<Source>> {
-        self.files.values().chain(self.urls.values())
+    pub(in crate::app) fn after(former: Option<&Self>) -> Self {
+        Self { former: former.map(|former| former.known.clone()).unwrap_or_default(), ..Self::default() }
     }
 
-    fn of(&mut self, jwt: &Jwt) -> Result<Arc<Source>, Error> {
-        match (&jwt.jwks_file, &jwt.jwks_url) {
-            (Some(file), _) => {
-                if let Some(source) = self.files.get(file) {
-                    return Ok(Arc::clone(source));
-                }
-                let source = Arc::new(Source::file(file.clone())?);
-                self.files.insert(file.clone(), Arc::clone(&source));
-                Ok(source)
+    /// The key set of a section, fetched once however many routes use it.
+    pub(in crate::app) fn of(&mut self, jwt: &Jwt, runtime: &Handle) -> Result<Arc<Source>, Error> {
+        let from = match (&jwt.jwks_file, &jwt.jwks_url) {
+            (Some(file), _) => Origin::File(file.clone()),
+            (None, Some(url)) => Origin::Url(url.clone(), [jwt.tls.ca.clone(), jwt.tls.certificate.clone(), jwt.tls.private_key.clone()]),
+            (None, None) => return Err(unchecked("`validate.jwt` needs `jwks_url` or `jwks_file`")),
+        };
+        let kept = match self.known.get(&from).or_else(|| self.former.get(&from)) {
+            Some(kept) => kept.clone(),
+            None => {
+                let source = Arc::new(match &from {
+                    Origin::File(file) => Source::file(file.clone())?,
+                    Origin::Url(url, _) => {
+                        let uri: Uri = url.parse().map_err(unchecked)?;
+                        Source::url(uri, &jwt.tls).map_err(|cause| Error::KeySet { url: url.clone(), cause })?
+                    }
+                });
+                Kept::new(&source, runtime, Arc::clone(&source).keep())
             }
-            (None, Some(url)) => {
-                let name = (url.clone(), [jwt.tls.ca.clone(), jwt.tls.certificate.clone(), jwt.tls.private_key.clone()]);
-                if let Some(source) = self.urls.get(&name) {
-                    return Ok(Arc::clone(source));
-                }
-                let uri: Uri = url.parse().map_err(unchecked)?;
-                let source = Source::url(uri, &jwt.tls).map_err(|cause| Error::KeySet { url: url.clone(), cause })?;
-                let source = Arc::new(source);
-                self.urls.insert(name, Arc::clone(&source));
-                Ok(source)
-            }
-            (None, None) => Err(unchecked("`validate.jwt` needs `jwks_url` or `jwks_file`")),
-        }
+        };
+        self.known.insert(from, kept.clone());
+        Ok(kept.part)
     }
 }
 
@@ -73,11 +80,14 @@ pub(super) fn verifier(
         return Ok(None);
     }
     let (signature, rules) = match &section.validate.jwt {
-        Some(jwt) => (Some((sources.of(jwt)?, jwt.algorithms.iter().map(|algorithm| signature(*algorithm)).collect())), rules(jwt)),
+        Some(jwt) => (
+            Some((sources.of(jwt, exchange.runtime())?, jwt.algorithms.iter().map(|algorithm| signature(*algorithm)).collect())),
+            rules(jwt),
+        ),
         None => (None, Rules::default()),
     };
     let details = details(section.validate.details_of_presented());
-    let service = services.get(&section.token.service);
+    let service = services.get(&section.token.service).map(|service| &service.part);
     // Else nobody would vouch for a token.
     let is_asked = details != Checks::Off;
     if (is_asked && service.is_none()) || (!is_asked && signature.is_none()) {
@@ -119,9 +129,19 @@ pub(in crate::app) fn policy(section: &Route, name: &str) -> Result<Policy, Erro
 }
 
 fn templates(set: &BTreeMap<String, String>) -> Result<Vec<(&'static str, Template)>, Error> {
-    // pingora wants names that live as long as the process, which these do.
-    let leak = |name: &String| -> &'static str { Box::leak(name.clone().into_boxed_str()) };
-    set.iter().map(|(name, value)| Ok((leak(name), Template::parse(value).map_err(unchecked)?))).collect()
+    set.iter().map(|(name, value)| Ok((lasting(name), Template::parse(value).map_err(unchecked)?))).collect()
+}
+
+/// pingora wants names that live as long as the process. Each is kept once, however often the configuration is loaded.
+fn lasting(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let lasting: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    names.insert(lasting);
+    lasting
 }
 
 fn condition(expected: &Expected) -> Result<Condition, Error> {

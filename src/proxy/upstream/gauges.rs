@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::Upstream;
 
+/// The upstreams that are counted, by the configuration of the moment.
+pub type Counted = Arc<ArcSwap<Vec<Arc<Upstream>>>>;
+
 struct Servers {
-    upstreams: Vec<Arc<Upstream>>,
+    upstreams: Counted,
     all: IntGaugeVec,
     good: IntGaugeVec,
 }
@@ -19,10 +23,10 @@ struct Servers {
 ///
 /// # Errors
 /// Never in practice: the names are fixed.
-pub fn register<'u>(registry: &Registry, upstreams: impl Iterator<Item = &'u Arc<Upstream>>) -> Result<(), prometheus::Error> {
+pub fn register(registry: &Registry, upstreams: Counted) -> Result<(), prometheus::Error> {
     let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help).namespace("bearerd"), &["upstream"]);
     registry.register(Box::new(Servers {
-        upstreams: upstreams.cloned().collect(),
+        upstreams,
         all: gauge("upstream_servers", "Addresses of an upstream's servers.")?,
         good: gauge("upstream_servers_good", "Those of them that are asked: neither unhealthy nor left alone.")?,
     }))
@@ -36,7 +40,9 @@ impl Collector for Servers {
     fn collect(&self) -> Vec<MetricFamily> {
         let count = |peers: usize| i64::try_from(peers).unwrap_or(i64::MAX);
         let now = Instant::now();
-        for upstream in &self.upstreams {
+        self.all.reset();
+        self.good.reset();
+        for upstream in self.upstreams.load().iter() {
             let peers = upstream.peers.load();
             self.all.with_label_values(&[upstream.name()]).set(count(peers.len()));
             let good = peers.iter().filter(|peer| peer.health.is_good(now)).count();

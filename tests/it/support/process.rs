@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 
@@ -18,7 +19,7 @@ pub struct Process {
     output: Output,
     readers: Vec<JoinHandle<()>>,
     /// What it runs in; it goes with the process.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// What it wrote, line by line.
@@ -58,7 +59,7 @@ impl Process {
             collect(child.stdout.take().unwrap(), output.stdout.clone()),
             collect(child.stderr.take().unwrap(), output.stderr.clone()),
         ];
-        Self { child, output, readers, _directory: directory }
+        Self { child, output, readers, directory }
     }
 
     /// `bearerd run` with this configuration, to which free ports are added where it names no listeners.
@@ -66,6 +67,11 @@ impl Process {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("bearerd.yaml"), on_free_ports(configuration)).unwrap();
         Self::start_with(&["run", "-c", "bearerd.yaml"], &[], directory)
+    }
+
+    /// Where `bearerd.yaml` is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// What it has written so far.

@@ -1,0 +1,141 @@
+//! Another configuration without another process: on a signal, when the file changes, when an operator asks. A file with mistakes changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time;
+
+use super::generation::{Current, Former, Foundation, Generation, needs_restart};
+use crate::admin::reload::{Outcome, Reloads};
+use crate::config::{self, Config};
+use crate::telemetry::logs::Levels;
+
+/// How often the file is looked at. Read rather than watched: that works on every file system and for every way to change a file, the swap of a link among them.
+const POLL: Duration = Duration::from_secs(1);
+/// How long the names of a new upstream are waited for before it serves.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
+/// Where a configuration came from, and who says that there is another.
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// What the file was when it was read ([`config::fingerprint`]).
+    pub fingerprint: Option<u64>,
+    /// Changes with each SIGHUP.
+    pub hangups: watch::Receiver<u64>,
+    /// The level of the log, where there is one to be set.
+    pub levels: Option<Levels>,
+}
+
+/// Takes over each new configuration, for as long as the process lives.
+pub(super) struct Reloader {
+    pub(super) source: Source,
+    pub(super) foundation: Foundation,
+    pub(super) current: Current,
+    /// What was there at the start: what cannot change is compared with it.
+    pub(super) running: Config,
+    pub(super) generation: Generation,
+    pub(super) latest: Arc<watch::Sender<Latest>>,
+    pub(super) reloads: Arc<Reloads>,
+}
+
+/// What the end of the process needs of the configuration of the moment.
+pub(super) struct Latest {
+    pub(super) shutdown: config::Shutdown,
+    pub(super) sinks: Vec<Arc<crate::exchange::Sink>>,
+}
+
+impl Reloader {
+    /// `asked` is what operators ask for; each is told what became of it.
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<Outcome>>) {
+        let mut known = self.source.fingerprint;
+        let mut hangups = self.source.hangups.clone();
+        let mut may_hang_up = true;
+        loop {
+            let asker = tokio::select! {
+                changed = hangups.changed(), if may_hang_up => {
+                    may_hang_up = changed.is_ok();
+                    if !may_hang_up { continue }
+                    None
+                }
+                Some(asker) = asked.recv() => Some(asker),
+                () = time::sleep(POLL) => {
+                    let found = self.fingerprint().await;
+                    // A file that is away for a moment is being replaced.
+                    if found.is_none() || found == known { continue }
+                    None
+                }
+            };
+            known = self.fingerprint().await;
+            let outcome = self.reload().await;
+            self.reloads.note(&outcome);
+            if let Some(asker) = asker {
+                // Whoever asked may have hung up.
+                let _ = asker.send(outcome);
+            }
+        }
+    }
+
+    async fn fingerprint(&self) -> Option<u64> {
+        let file = self.source.file.clone();
+        tokio::task::spawn_blocking(move || config::fingerprint(&file)).await.ok().flatten()
+    }
+
+    async fn reload(&mut self) -> Outcome {
+        let file = self.source.file.clone();
+        let loaded = match tokio::task::spawn_blocking(move || config::load(&file)).await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(mistakes)) => return refused(mistakes.to_string(), mistakes.diagnostics()),
+            Err(_) => return refused("reading it failed".to_owned(), Vec::new()),
+        };
+        for warning in loaded.lapsed.iter().chain(&loaded.warnings) {
+            tracing::warn!("{warning}");
+        }
+        let mut next = match Generation::build(&self.foundation, loaded.config, Former::Generation(&self.generation)) {
+            Ok(next) => next,
+            Err(error) => return refused(error.to_string(), Vec::new()),
+        };
+        let admin_token = match super::admin_token(&next.config) {
+            Ok(token) => token,
+            Err(error) => return refused(error.to_string(), Vec::new()),
+        };
+        next.look_up(&self.generation, LOOK_UP).await;
+        next.take_over(&self.current, Some(&self.generation), &self.foundation.exchange);
+        if let Some(levels) = &self.source.levels {
+            levels.set(next.config.logging.level());
+        }
+        self.reloads.change_token(admin_token);
+        self.latest.send_replace(next.latest());
+        let needs_restart = needs_restart(&self.running, &next.config);
+        // What is bound stays bound: the next comparison is with that.
+        next.config.listeners = next.listeners_as_bound(&self.generation);
+        tracing::info!(routes = next.config.routes.len(), "the configuration was reloaded");
+        if !needs_restart.is_empty() {
+            tracing::warn!(keys = needs_restart.join(", "), "these keys take effect only when bearerd starts again");
+        }
+        self.generation = next;
+        Outcome::Reloaded { needs_restart }
+    }
+}
+
+impl Generation {
+    pub(super) fn latest(&self) -> Latest {
+        Latest { shutdown: self.config.shutdown, sinks: self.sinks.iter().map(|(sink, _)| Arc::clone(&sink.part)).collect() }
+    }
+
+    /// The listeners as they are served: those that are bound, each by the section that it was received with last.
+    fn listeners_as_bound(&self, former: &Self) -> Vec<config::Listener> {
+        let wanted = &self.config.listeners;
+        let section = |(place, before): (usize, &config::Listener)| {
+            wanted.get(place).filter(|now| now.address == before.address).unwrap_or(before).clone()
+        };
+        former.config.listeners.iter().enumerate().map(section).collect()
+    }
+}
+
+fn refused(error: String, diagnostics: Vec<config::Diagnostic>) -> Outcome {
+    tracing::error!("the configuration was not reloaded, the one before goes on:\n{error}");
+    Outcome::Refused { error, diagnostics }
+}

@@ -1,0 +1,70 @@
+//! `bearerd config`: what can be configured, and a file to begin with.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+
+use crate::config;
+
+/// Arguments of `bearerd config`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the JSON Schema of the configuration, for editors: with a first line `# yaml-language-server: $schema=bearerd.schema.json` they complete and
+    /// check as you type.
+    #[command(after_help = "Example:\n  bearerd config schema > bearerd.schema.json")]
+    Schema,
+    /// Print a commented configuration to begin with.
+    #[command(after_help = "Example:\n  bearerd config init inbound > bearerd.yaml && bearerd check -c bearerd.yaml")]
+    Init {
+        /// How bearerd will stand.
+        #[arg(value_enum, default_value_t = Stance::Inbound)]
+        stance: Stance,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Stance {
+    /// In front of an app, whose callers bring API keys.
+    Inbound,
+    /// Beside an app that calls a protected platform; the key is bearerd's own.
+    Outbound,
+    /// Behind a proxy that is already there, which asks bearerd.
+    Decision,
+}
+
+impl Stance {
+    const fn starter(self) -> &'static str {
+        match self {
+            Self::Inbound => include_str!("../../examples/inbound.yaml"),
+            Self::Outbound => include_str!("../../examples/outbound-own-key.yaml"),
+            Self::Decision => include_str!("../../examples/decision.yaml"),
+        }
+    }
+}
+
+impl Args {
+    /// Prints what is wanted.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let text = match self.command {
+            Command::Schema => format!("{}\n", serde_json::to_string_pretty(&config::schema())?),
+            Command::Init { stance } => {
+                format!(
+                    "# yaml-language-server: $schema=bearerd.schema.json\n# (`bearerd config schema > bearerd.schema.json` makes that file)\n\n{}",
+                    stance.starter()
+                )
+            }
+        };
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

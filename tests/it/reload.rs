@@ -1,0 +1,266 @@
+//! Another configuration in the same process: nothing fails, nothing is lost, and a broken file changes nothing.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bearerd::app::Addresses;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use crate::support::bearerd::{series, until};
+use crate::support::client::{Client, Response, get};
+use crate::support::process::{Process, on_free_ports};
+use crate::support::stage::{configuration, surroundings};
+use crate::support::tls::Authority;
+use crate::support::token_service::{Operation, ScriptedTokenService};
+use crate::support::upstream::RecordingUpstream;
+
+struct Stage {
+    process: Process,
+    addresses: Addresses,
+    service: ScriptedTokenService,
+    upstream: RecordingUpstream,
+}
+
+const PLAIN: &str = "  - { name: app, upstream: app }";
+const NO_DELAY: &str = "shutdown: { delay: 0s, drain_timeout: 1s }";
+
+impl Stage {
+    async fn start(sections: &str, routes: &str) -> Self {
+        let (service, upstream) = surroundings().await;
+        let process = Process::run(&configuration(&service, &upstream, &format!("{NO_DELAY}\n{sections}"), routes));
+        let addresses = process.addresses().await;
+        Self { process, addresses, service, upstream }
+    }
+
+    fn text(&self, sections: &str, routes: &str) -> String {
+        on_free_ports(&configuration(&self.service, &self.upstream, &format!("{NO_DELAY}\n{sections}"), routes))
+    }
+
+    fn write(&self, text: &str) {
+        replace(self.process.directory(), text);
+    }
+
+    async fn ask(&self) -> (u16, Value) {
+        let response = admin(&self.addresses, "POST /api/reload", "X-Bearerd-Admin: 1\r\n").await;
+        (response.status, response.body.json())
+    }
+
+    /// Writes it and has it loaded, which must go well.
+    async fn reload(&self, sections: &str, routes: &str) -> Value {
+        self.write(&self.text(sections, routes));
+        let (status, outcome) = self.ask().await;
+        assert_eq!((status, &outcome["outcome"]), (200, &json!("reloaded")), "{outcome}");
+        outcome["needs_restart"].clone()
+    }
+
+    async fn get(&self, key: &str) -> Response {
+        get(self.addresses.callers[0], "/", &[("x-api-key", key)]).await
+    }
+}
+
+async fn admin(addresses: &Addresses, line: &str, headers: &str) -> Response {
+    let mut client = Client::connect(addresses.admin).await;
+    client.exchange(format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: 0\r\n\r\n")).await
+}
+
+/// As careful people write files: nobody ever reads half of it.
+fn replace(directory: &Path, text: &str) {
+    fs::write(directory.join("next"), text).unwrap();
+    fs::rename(directory.join("next"), directory.join("bearerd.yaml")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_reloads_under_load_fail_no_request_and_lose_no_token() {
+    let stage = Arc::new(Stage::start("", PLAIN).await);
+    assert_eq!(stage.get("alice").await.status, 200);
+    let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..4)
+        .map(|place| {
+            let (stage, over, served) = (Arc::clone(&stage), Arc::clone(&over), Arc::clone(&served));
+            tokio::spawn(async move {
+                let mut kept = Client::connect(stage.addresses.callers[0]).await;
+                while !over.load(Ordering::Relaxed) {
+                    // Two callers keep their connection, two come anew each time.
+                    let answer = if place < 2 { kept.get("/", &[("x-api-key", "alice")]).await } else { stage.get("alice").await };
+                    assert_eq!(answer.status, 200, "{}", answer.body.text());
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for round in 0..100 {
+        // Routes, policy, limits, the upstream and the service itself, in turn.
+        let (sections, service, upstream, set) = match round % 4 {
+            0 => ("", "", "", "a"),
+            1 => ("", ", timeout: 4s, mint: { concurrency: 8 }", "", "b"),
+            2 => ("logging: { access: false, level: debug }", "", ", timeouts: { read: 50s }", "c"),
+            _ => ("cache: { max_tokens: 100000 }", ", breaker: { failures: 7 }", "", "a"),
+        };
+        let text = format!(
+            "{NO_DELAY}\n{sections}\ntoken_services: {{ default: {{ kind: iap, url: \"{}\"{service} }} }}\n\
+             upstreams: {{ app: {{ servers: [\"localhost:{}\"]{upstream} }} }}\n\
+             routes: [{{ name: app, upstream: app, headers: {{ set: {{ X-Round: {set} }} }} }}]\n",
+            stage.service.url(),
+            stage.upstream.address().port()
+        );
+        stage.write(&on_free_ports(&text));
+        let (status, outcome) = stage.ask().await;
+        assert_eq!((status, outcome), (200, json!({ "outcome": "reloaded", "needs_restart": [] })));
+    }
+    over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert!(served.load(Ordering::Relaxed) >= 100, "{served:?}");
+    assert_eq!(stage.service.calls(Operation::Create), 1, "the token was minted once");
+    assert_eq!(stage.upstream.requests().pop().unwrap().head.header("x-round"), Some("a"));
+    let series = series(stage.addresses.metrics).await;
+    assert!(series[r#"bearerd_config_reloads_total{outcome="success"}"#] >= 100.0);
+    assert_eq!(series[r#"bearerd_config_reloads_total{outcome="failure"}"#], 0.0);
+}
+
+#[tokio::test]
+async fn each_broken_file_keeps_the_configuration_before_and_says_what_is_wrong() {
+    let stage = Stage::start("", "  - { name: app, upstream: app, headers: { set: { X-Kept: \"yes\" } } }").await;
+    let broken = [
+        ("routes: [", "bearerd.yaml"),
+        ("", "routes"),
+        ("routes: {}", "routes"),
+        (&stage.text("", "  - { upstrem: app }"), "did you mean `upstream`"),
+        (&stage.text("", "  - { upstream: other }"), "other"),
+        (&stage.text("", "  - { upstream: app, token: { service: none } }"), "none"),
+        (&stage.text("", "  - { upstream: app, credentials: [{ mounted: { file: /nowhere/key } }] }"), "/nowhere/key"),
+        (&stage.text("", "  - { upstream: app, require: { claims: { sub: { glob: \"[\" } }, scopes: 3 } }"), "scopes"),
+        (&stage.text("admin: { address: 0.0.0.0:0 }", PLAIN), "admin"),
+        (&stage.text("listeners: [{ address: 127.0.0.1:0, tls: { certificates: [{ certificate: a, private_key: b }] } }]", PLAIN), "tls"),
+    ];
+    for (number, (text, told)) in broken.iter().enumerate() {
+        stage.write(text);
+        let (status, outcome) = stage.ask().await;
+        assert_eq!((status, &outcome["outcome"]), (422, &json!("refused")), "{text}: {outcome}");
+        assert!(outcome["error"].as_str().unwrap().contains(told), "{text}: {outcome}");
+        let shown = admin(&stage.addresses, "GET /api/config", "").await.body.json();
+        assert_eq!(shown["last_reload"]["error"], outcome["error"]);
+        assert_eq!(stage.get("alice").await.status, 200, "{text}");
+        assert_eq!(stage.upstream.requests().pop().unwrap().head.header("x-kept"), Some("yes"), "{text}");
+        let failures = series(stage.addresses.metrics).await[r#"bearerd_config_reloads_total{outcome="failure"}"#];
+        assert!(failures > number as f64, "{text}: {failures}");
+    }
+    fs::remove_file(stage.process.directory().join("bearerd.yaml")).unwrap();
+    assert_eq!(stage.ask().await.0, 422, "the file is away");
+    assert_eq!(stage.get("alice").await.status, 200);
+    assert_eq!(stage.reload("", PLAIN).await, json!([]), "and it recovers");
+    assert_eq!(stage.service.calls(Operation::Create), 1);
+}
+
+#[tokio::test]
+async fn what_only_a_new_start_changes_is_named_and_the_rest_is_taken_over() {
+    let stage = Stage::start("", PLAIN).await;
+    let text = stage.text("workers: 1\ncache: { max_tokens: 17 }", "  - { name: other, auth: none, respond: { status: 204 } }");
+    let text = text.replace("listeners: [{ address: 127.0.0.1:0", "listeners: [{ address: 127.0.0.1:1");
+    stage.write(&text);
+    let (status, outcome) = stage.ask().await;
+    assert_eq!(status, 200);
+    let keys = outcome["needs_restart"].as_array().unwrap();
+    for key in ["workers", "cache", "listeners.*.address"] {
+        assert!(keys.contains(&json!(key)), "{key}: {outcome}");
+    }
+    assert_eq!(stage.get("alice").await.status, 204, "the route is another");
+}
+
+#[tokio::test]
+async fn a_signal_and_a_swapped_link_reload_too() {
+    let stage = Stage::start("", PLAIN).await;
+    let directory = stage.process.directory();
+    // As Kubernetes mounts a ConfigMap: the file is a link into a folder that is itself a link, and only the latter is swapped.
+    for (version, header) in [("v1", "one"), ("v2", "two")] {
+        fs::create_dir(directory.join(version)).unwrap();
+        let route = format!("  - {{ name: app, upstream: app, headers: {{ set: {{ X-Version: {header} }} }} }}");
+        fs::write(directory.join(version).join("bearerd.yaml"), stage.text("", &route)).unwrap();
+    }
+    symlink("v1", directory.join("data")).unwrap();
+    symlink("data/bearerd.yaml", directory.join("link")).unwrap();
+    fs::rename(directory.join("link"), directory.join("bearerd.yaml")).unwrap();
+    let success = r#"bearerd_config_reloads_total{outcome="success"}"#;
+    until(stage.addresses.metrics, success, |value| value == 1.0).await;
+    assert_eq!(stage.get("alice").await.status, 200);
+    assert_eq!(stage.upstream.requests().pop().unwrap().head.header("x-version"), Some("one"));
+
+    symlink("v2", directory.join("swapped")).unwrap();
+    fs::rename(directory.join("swapped"), directory.join("data")).unwrap();
+    until(stage.addresses.metrics, success, |value| value == 2.0).await;
+    assert_eq!(stage.get("alice").await.status, 200);
+    assert_eq!(stage.upstream.requests().pop().unwrap().head.header("x-version"), Some("two"));
+
+    stage.process.signal(Signal::HUP);
+    until(stage.addresses.metrics, success, |value| value == 3.0).await;
+    assert_eq!(stage.get("alice").await.status, 200);
+    assert_eq!(stage.service.calls(Operation::Create), 1);
+}
+
+#[tokio::test]
+async fn a_mounted_key_keeps_its_token_until_no_route_has_it_any_more() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("key");
+    fs::write(&file, "own-key").unwrap();
+    let own = format!(
+        "  - {{ name: own, match: {{ path_prefix: /own }}, upstream: app, credentials: [{{ mounted: {{ file: {} }} }}] }}",
+        file.display()
+    );
+    let stage = Stage::start("", &format!("{own}\n{PLAIN}")).await;
+    stage.service.wait_for_calls(Operation::Create, 1).await;
+    stage.reload("", &format!("{own}\n  - {{ name: app, auth: none, upstream: app }}")).await;
+    assert_eq!(get(stage.addresses.callers[0], "/own", &[]).await.status, 200);
+    assert_eq!(stage.service.calls(Operation::Create), 1, "the key's token is still there");
+    until(stage.addresses.metrics, "bearerd_cache_entries", |value| value == 1.0).await;
+    stage.reload("", PLAIN).await;
+    until(stage.addresses.metrics, "bearerd_cache_entries", |value| value == 0.0).await;
+    assert_eq!(get(stage.addresses.callers[0], "/own", &[]).await.status, 401, "and its route is gone");
+}
+
+#[tokio::test]
+async fn a_listener_changes_its_limits_and_its_certificate() {
+    let stage = Stage::start("", PLAIN).await;
+    stage.reload("listeners: [{ address: 127.0.0.1:0, limits: { headers: 5 } }]", PLAIN).await;
+    let many: Vec<_> = ["a", "b", "c", "d", "e", "f"].iter().map(|name| (*name, "1")).collect();
+    assert_eq!(get(stage.addresses.callers[0], "/", &many).await.status, 431);
+    let authority = Authority::new();
+    let tls = |name: &str| {
+        let pair = authority.yaml_pair(name, &authority.issue(name));
+        format!("listeners: [{{ address: 127.0.0.1:0, tls: {{ certificates: [{pair}] }} }}]")
+    };
+    for name in ["one.test", "two.test"] {
+        assert_eq!(stage.reload(&tls(name), PLAIN).await, json!([]));
+        let stream = authority.connect(stage.addresses.callers[0], name, None, &[b"http/1.1"]).await.unwrap();
+        assert_eq!(Client::over(stream).get("/", &[("x-api-key", "k")]).await.status, 200, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_page_of_another_site_can_reload() {
+    let stage = Stage::start("", PLAIN).await;
+    for headers in ["", "X-Bearerd-Admin: 1\r\nOrigin: https://evil.example\r\n"] {
+        assert_eq!(admin(&stage.addresses, "POST /api/reload", headers).await.status, 403, "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn the_admin_token_changes_with_a_reload() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "first").unwrap();
+    let sections = format!("admin: {{ address: 127.0.0.1:0, token_file: {} }}", file.display());
+    let stage = Stage::start(&sections, PLAIN).await;
+    let with = |token: &str| format!("X-Bearerd-Admin: 1\r\nAuthorization: Bearer {token}\r\n");
+    assert_eq!(admin(&stage.addresses, "GET /api/config", &with("first")).await.status, 200);
+    fs::write(&file, "second").unwrap();
+    assert_eq!(admin(&stage.addresses, "POST /api/reload", &with("second")).await.status, 401);
+    assert_eq!(admin(&stage.addresses, "POST /api/reload", &with("first")).await.status, 200);
+    assert_eq!(admin(&stage.addresses, "GET /api/config", &with("first")).await.status, 401, "the former");
+    assert_eq!(admin(&stage.addresses, "GET /api/config", &with("second")).await.status, 200);
+}
