@@ -57,7 +57,7 @@ pub struct Reloads {
 impl Reloads {
     /// None yet; they are asked for through `ask`.
     pub fn new(ask: mpsc::Sender<oneshot::Sender<Outcome>>, token: Option<Secret>, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        metrics.reloaded(clock.now().as_secs());
+        metrics.loaded(clock.now().as_secs());
         Self { ask, last: Mutex::default(), token: ArcSwap::from_pointee(token), clock, metrics }
     }
 
@@ -65,11 +65,8 @@ impl Reloads {
     pub fn note(&self, outcome: &Outcome) {
         let at = self.clock.now().as_secs();
         match outcome {
-            Outcome::Reloaded { .. } => {
-                self.metrics.reload("success");
-                self.metrics.reloaded(at);
-            }
-            Outcome::Refused { .. } => self.metrics.reload("failure"),
+            Outcome::Reloaded { .. } => self.metrics.reloaded(at),
+            Outcome::Refused { .. } => self.metrics.reload_refused(),
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Last { at, outcome: outcome.clone() });
     }

@@ -66,6 +66,7 @@ pub struct Metrics {
     streams_ended: IntCounterVec,
     config_reloads: IntCounterVec,
     config_last_reload: IntGauge,
+    config_last_reload_successful: IntGauge,
     build_info: IntGaugeVec,
 }
 
@@ -165,6 +166,10 @@ impl Metrics {
                 "config_last_reload_success_timestamp_seconds",
                 "When the configuration that serves was loaded, in seconds since 1970.",
             )?,
+            config_last_reload_successful: all.gauge(
+                "config_last_reload_successful",
+                "1 where the configuration that was seen last serves, 0 where it has mistakes and the one before goes on.",
+            )?,
             build_info: all.gauges("build_info", "Always 1; the labels say what is running.", &["version", "revision"])?,
             registry,
         };
@@ -231,14 +236,22 @@ impl Metrics {
         self.cache_evictions.with_label_values(&[cause]).inc();
     }
 
-    /// Counts a reload of the configuration.
-    pub fn reload(&self, outcome: &str) {
-        self.config_reloads.with_label_values(&[outcome]).inc();
+    /// Counts another configuration that serves from this time on, in seconds since 1970.
+    pub fn reloaded(&self, at: i64) {
+        self.config_reloads.with_label_values(&["success"]).inc();
+        self.loaded(at);
     }
 
-    /// The configuration that serves was loaded at this time, in seconds since 1970.
-    pub fn reloaded(&self, at: i64) {
+    /// Counts one that was refused.
+    pub fn reload_refused(&self) {
+        self.config_reloads.with_label_values(&["failure"]).inc();
+        self.config_last_reload_successful.set(0);
+    }
+
+    /// The configuration that serves is from this time, in seconds since 1970.
+    pub fn loaded(&self, at: i64) {
         self.config_last_reload.set(at);
+        self.config_last_reload_successful.set(1);
     }
 
     /// Counts a request that was cut off because its token was over.

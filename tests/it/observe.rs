@@ -155,6 +155,7 @@ async fn a_known_sequence_leaves_exactly_these_series() {
         (r#"bearerd_cache_requests_total{result="negative"}"#, 1.0),
         ("bearerd_coalesced_waiters", 0.0),
         ("bearerd_connections", 0.0),
+        ("bearerd_config_last_reload_successful", 1.0),
         (r#"bearerd_config_reloads_total{outcome="failure"}"#, 0.0),
         (r#"bearerd_config_reloads_total{outcome="success"}"#, 0.0),
         (r#"bearerd_mints_total{reason="miss",service="default"}"#, 4.0),

@@ -148,13 +148,16 @@ async fn each_broken_file_keeps_the_configuration_before_and_says_what_is_wrong(
         assert_eq!(shown["last_reload"]["error"], outcome["error"]);
         assert_eq!(stage.get("alice").await.status, 200, "{text}");
         assert_eq!(stage.upstream.requests().pop().unwrap().head.header("x-kept"), Some("yes"), "{text}");
-        let failures = series(stage.addresses.metrics).await[r#"bearerd_config_reloads_total{outcome="failure"}"#];
+        let series = series(stage.addresses.metrics).await;
+        assert_eq!(series["bearerd_config_last_reload_successful"], 0.0, "{text}");
+        let failures = series[r#"bearerd_config_reloads_total{outcome="failure"}"#];
         assert!(failures > number as f64, "{text}: {failures}");
     }
     fs::remove_file(stage.process.directory().join("bearerd.yaml")).unwrap();
     assert_eq!(stage.ask().await.0, 422, "the file is away");
     assert_eq!(stage.get("alice").await.status, 200);
     assert_eq!(stage.reload("", PLAIN).await, json!([]), "and it recovers");
+    assert_eq!(series(stage.addresses.metrics).await["bearerd_config_last_reload_successful"], 1.0);
     assert_eq!(stage.service.calls(Operation::Create), 1);
 }
 

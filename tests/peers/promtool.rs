@@ -1,8 +1,8 @@
-//! Prometheus's own check of what `/metrics` says.
+//! Prometheus's own check of what `/metrics` says, and of the rules that are shipped.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::bearerd::Bearerd;
@@ -27,10 +27,19 @@ fn get(address: &str, path: &str, headers: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn promtool() -> PathBuf {
+    let promtool = root().join("target/peers/promtool");
+    assert!(promtool.exists(), "{} is not there: run `make test`, which installs it", promtool.display());
+    promtool
+}
+
 #[test]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
-    let promtool = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/promtool");
-    assert!(promtool.exists(), "{} is not there: run `make test`, which installs it", promtool.display());
+    let promtool = promtool();
     let folder = tempfile::tempdir().unwrap();
     let keys_file = folder.path().join("keys.yaml");
     let made = Command::new(env!("CARGO_BIN_EXE_bearerd"))
@@ -66,4 +75,46 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     let output = check.wait_with_output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && report.is_empty(), "{report}");
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_not_before() {
+    let folder = root().join("deploy/prometheus");
+    for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "rules.test.yaml"]] {
+        let output = Command::new(promtool()).args(arguments).current_dir(&folder).output().unwrap();
+        let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && report.contains("SUCCESS"), "{arguments:?}: {report}");
+    }
+}
+
+/// What stands behind this on its line, for each line that has it.
+fn after<'t>(text: &'t str, mark: &str) -> Vec<&'t str> {
+    text.lines().filter_map(|line| line.trim().strip_prefix(mark)).collect()
+}
+
+#[test]
+fn each_alert_has_a_test_and_an_entry_in_the_runbook_and_reads_families_that_there_are() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (rules, cases, runbook) =
+        (read("deploy/prometheus/rules.yaml"), read("deploy/prometheus/rules.test.yaml"), read("docs/runbook.md"));
+    let alerts = after(&rules, "- alert: ");
+    assert!(alerts.len() >= 8, "{alerts:?}");
+    for alert in &alerts {
+        assert!(cases.contains(&format!("alertname: {alert}\n")), "{alert} is tested");
+        assert!(rules.contains(&format!("docs/runbook.md#{}\n", alert.to_lowercase())), "{alert} names its entry");
+        assert!(after(&runbook, "## ").contains(alert), "{alert} has one");
+    }
+    assert_eq!(after(&runbook, "## ").iter().filter(|title| title.starts_with("Bearerd")).count(), alerts.len(), "and no other");
+
+    let sources = read("src/telemetry/metrics.rs") + &read("src/proxy/upstream/gauges.rs");
+    let mut names = 0;
+    for text in [&rules, &runbook] {
+        for name in text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_' && letter != ':') {
+            let Some(family) = name.strip_prefix("bearerd_") else { continue };
+            let family = ["_bucket", "_count", "_sum"].iter().fold(family, |family, end| family.strip_suffix(end).unwrap_or(family));
+            assert!(sources.contains(&format!("\"{family}\"")), "there is no family {name}");
+            names += 1;
+        }
+    }
+    assert!(names > 20, "{names}");
 }
