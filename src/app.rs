@@ -296,7 +296,9 @@ impl App {
         await_own_tokens(&generation, &readiness);
         let shown = Shown { metrics: Arc::clone(metrics), exchange: Arc::clone(exchange), readiness: Arc::clone(&readiness) };
         let (ask, asked) = mpsc::channel(1);
-        let reloads = Arc::new(Reloads::new(ask, admin_token(config)?, clock.clone(), Arc::clone(metrics)));
+        let levels = source.as_ref().and_then(|source| source.levels.clone());
+        let reloads = Arc::new(Reloads::new(ask, admin_token(config)?, levels, clock.clone(), Arc::clone(metrics)));
+        reloads.show_routes(generation.routes_shown());
         let _entered = background.enter();
         serve_http(background.handle(), sockets.metrics, admin::metrics_listener(shown.clone()))?;
         serve_http(background.handle(), sockets.admin, admin::admin_listener(shown, Arc::clone(&reloads)))?;

@@ -140,6 +140,16 @@ struct Verdict {
     next: Judged,
 }
 
+/// One after the other: a token that outlives many reloads has many verdicts, and a chain of drops would use up the stack.
+impl Drop for Judged {
+    fn drop(&mut self) {
+        let mut next = self.0.take();
+        while let Some(mut verdict) = next {
+            next = verdict.next.0.take();
+        }
+    }
+}
+
 impl Judged {
     /// The verdict of `policy`, made with `claims` the first time.
     pub fn by(&self, policy: &Policy, claims: impl FnOnce() -> Claims) -> &Judgement {
@@ -206,6 +216,19 @@ mod tests {
             assert!(judged.by(&one, || claims(&json!({ "scope": "A" }))).denial.is_none());
             assert!(judged.by(&other, || claims(&json!({ "scope": "A" }))).denial.is_some());
         }
+    }
+
+    #[test]
+    fn a_token_that_outlives_many_reloads_is_dropped_without_using_up_the_stack() {
+        let judged = Judged::default();
+        // Appended at the end, so that making the chain does not walk it again and again.
+        let mut last = &judged;
+        for id in 0..200_000 {
+            let judgement = Judgement { denial: None, headers: Vec::new() };
+            let verdict = Box::new(Verdict { policy: id, judgement, next: Judged::default() });
+            last = &last.0.get_or_init(|| verdict).next;
+        }
+        drop(judged);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
 
 use super::generation::{Current, Former, Foundation, Generation, needs_restart};
-use crate::admin::reload::{Outcome, Reloads};
+use crate::admin::reload::{Outcome, Reloads, RouteShown};
+use crate::config::route::Auth;
 use crate::config::{self, Config};
 use crate::telemetry::logs::Levels;
 
@@ -104,9 +105,10 @@ impl Reloader {
         next.look_up(&self.generation, LOOK_UP).await;
         next.take_over(&self.current, Some(&self.generation), &self.foundation.exchange);
         if let Some(levels) = &self.source.levels {
-            levels.set(next.config.logging.level());
+            levels.set(next.config.logging.level.of_log());
         }
         self.reloads.change_token(admin_token);
+        self.reloads.show_routes(next.routes_shown());
         self.latest.send_replace(next.latest());
         let needs_restart = needs_restart(&self.running, &next.config);
         // What is bound stays bound: the next comparison is with that.
@@ -123,6 +125,30 @@ impl Reloader {
 impl Generation {
     pub(super) fn latest(&self) -> Latest {
         Latest { shutdown: self.config.shutdown, sinks: self.sinks.iter().map(|(sink, _)| Arc::clone(&sink.part)).collect() }
+    }
+
+    /// The routes, for operators.
+    pub(super) fn routes_shown(&self) -> Vec<RouteShown> {
+        let shown = |(place, section): (usize, &config::Route)| {
+            let matches = &section.matches;
+            let prefix = || matches.path_prefix.as_ref().map(|prefix| format!("{prefix}/**"));
+            let regex = || matches.path_regex.as_ref().map(|regex| format!("~ {regex}"));
+            RouteShown {
+                name: section.name.clone().unwrap_or_else(|| config::Route::default_name(place)),
+                hosts: matches.hosts.clone(),
+                path: matches.path.clone().or_else(prefix).or_else(regex).unwrap_or_else(|| "**".to_owned()),
+                methods: matches.methods.clone(),
+                served_by: match (&section.upstream, &section.token_api, section.respond) {
+                    (Some(upstream), ..) => format!("upstream {upstream}"),
+                    (_, Some(_), _) => "token API".to_owned(),
+                    (_, _, Some(respond)) => format!("status {}", respond.status),
+                    (None, None, None) => "the proxy that asks".to_owned(),
+                },
+                protected: section.auth == Auth::Required,
+                enforced: section.enforce,
+            }
+        };
+        self.config.routes.iter().enumerate().map(shown).collect()
     }
 
     /// The listeners as they are served: those that are bound, each by the section that it was received with last.

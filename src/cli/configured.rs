@@ -29,7 +29,7 @@ pub(super) fn configured(path: &Path) -> anyhow::Result<Result<Configured, ExitC
         }
     };
     let logging = loaded.config.logging;
-    let logs = logs::set_up(logging.level(), form(logging.format))?;
+    let logs = logs::set_up(logging.level.of_log(), form(logging.format))?;
     for warning in loaded.lapsed.iter().chain(&loaded.warnings) {
         tracing::warn!("{warning}");
     }

@@ -42,15 +42,15 @@ pub struct Logging {
     pub access: bool,
 }
 
-impl Logging {
-    /// The level, as the log takes it.
-    pub const fn level(&self) -> tracing::Level {
-        match self.level {
-            Level::Error => tracing::Level::ERROR,
-            Level::Warn => tracing::Level::WARN,
-            Level::Info => tracing::Level::INFO,
-            Level::Debug => tracing::Level::DEBUG,
-            Level::Trace => tracing::Level::TRACE,
+impl Level {
+    /// As the log takes it.
+    pub const fn of_log(self) -> tracing::Level {
+        match self {
+            Self::Error => tracing::Level::ERROR,
+            Self::Warn => tracing::Level::WARN,
+            Self::Info => tracing::Level::INFO,
+            Self::Debug => tracing::Level::DEBUG,
+            Self::Trace => tracing::Level::TRACE,
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// For the route of this name; no other shares its verdicts.
+    /// For the route of this name. No other verifier shares its verdicts, not even the same route's after a reload: another may stand by other rules or keys.
     pub fn new(
         hash_keys: &HashKeys,
         route: &str,
@@ -51,8 +51,10 @@ impl Verifier {
         details: Details,
         service: Option<Arc<Service>>,
     ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut prefix = hash_keys.current.hasher();
-        prefix.field(b"presented").field(route.as_bytes());
+        prefix.field(b"presented").field(route.as_bytes()).field(&number.to_le_bytes());
         Self { signature, rules, details, service, prefix }
     }
 

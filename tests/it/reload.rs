@@ -13,6 +13,7 @@ use tempfile::tempdir;
 
 use crate::support::bearerd::{series, until};
 use crate::support::client::{Client, Response, get};
+use crate::support::jwt::{Signer, in_seconds, key_set};
 use crate::support::process::{Process, on_free_ports};
 use crate::support::stage::{configuration, surroundings};
 use crate::support::tls::Authority;
@@ -266,4 +267,59 @@ async fn the_admin_token_changes_with_a_reload() {
     assert_eq!(admin(&stage.addresses, "POST /api/reload", &with("first")).await.status, 200);
     assert_eq!(admin(&stage.addresses, "GET /api/config", &with("first")).await.status, 401, "the former");
     assert_eq!(admin(&stage.addresses, "GET /api/config", &with("second")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_jwt_that_was_found_good_is_judged_anew_by_the_rules_and_keys_of_the_new_configuration() {
+    let folder = tempdir().unwrap();
+    let (ours, other) = (Signer::new("k"), Signer::new("k"));
+    for (name, signer) in [("ours", &ours), ("other", &other)] {
+        fs::write(folder.path().join(name), key_set(&[signer])).unwrap();
+    }
+    let route = |keys: &str, audience: &str| {
+        format!(
+            "  - {{ name: api, upstream: app, credentials: [jwt], validate: {{ details: \"off\", jwt: {{ jwks_file: {}, algorithms: [ES256], audiences: [{audience}] }} }} }}",
+            folder.path().join(keys).display()
+        )
+    };
+    let stage = Stage::start("", &route("ours", "app")).await;
+    let token = format!("Bearer {}", ours.token(&json!({ "aud": "app", "exp": in_seconds(600) })));
+    let ask = async || get(stage.addresses.callers[0], "/", &[("authorization", &token)]).await.status;
+    assert_eq!(ask().await, 200);
+    for (keys, audience, status) in [("ours", "elsewhere", 401), ("ours", "app", 200), ("other", "app", 401), ("ours", "app", 200)] {
+        stage.reload("", &route(keys, audience)).await;
+        assert_eq!(ask().await, status, "{keys} {audience}");
+    }
+}
+
+#[tokio::test]
+async fn operators_see_the_routes_that_serve_and_set_the_level_of_the_log() {
+    let stage = Stage::start("", PLAIN).await;
+    stage.reload("", "  - { name: open, match: { path_prefix: /open, methods: [GET] }, auth: none, respond: { status: 204 } }\n  - { upstream: app, enforce: false }").await;
+    let shown = admin(&stage.addresses, "GET /api/routes", "").await.body.json();
+    let route = |name: &str, path: &str, methods: Value, by: &str, protected: bool| json!({ "name": name, "hosts": [], "path": path, "methods": methods, "served_by": by, "protected": protected, "enforced": !protected });
+    let expected =
+        json!([route("open", "/open/**", json!(["GET"]), "status 204", false), route("route-2", "**", json!([]), "upstream app", true)]);
+    assert_eq!(shown, expected);
+
+    let set = async |body: &str, guard: &str| {
+        let mut client = Client::connect(stage.addresses.admin).await;
+        let request = format!("PUT /api/log-level HTTP/1.1\r\nHost: 127.0.0.1\r\n{guard}Content-Length: {}\r\n\r\n{body}", body.len());
+        client.exchange(request).await.status
+    };
+    let guard = "X-Bearerd-Admin: 1\r\n";
+    assert_eq!(set(r#"{"level": "error"}"#, "").await, 403);
+    assert_eq!(set(r#"{"level": "loud"}"#, guard).await, 400);
+    // What sets it says so as a warning, by the new level.
+    let stderr = &stage.process.output().stderr;
+    let told = |line: &String| line.contains("an operator set the level");
+    for level in ["error", "info"] {
+        assert_eq!(set(&format!(r#"{{"level": "{level}"}}"#), guard).await, 204);
+    }
+    stderr.wait_for(1, told).await;
+    assert!(stderr.all().iter().find(|line| told(line)).unwrap().contains("Info"), "at `error` nothing was told");
+    // A reload brings back what is configured, and says so at `info`.
+    assert_eq!(set(r#"{"level": "error"}"#, guard).await, 204);
+    stage.reload("", PLAIN).await;
+    stderr.wait_for(2, |line| line.contains("the configuration was reloaded")).await;
 }
