@@ -4,6 +4,7 @@
 //! that what a caller waits for can still be had while the last requests are served.
 
 mod assemble;
+pub mod doctor;
 pub mod explain;
 mod generation;
 mod reload;

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod configured;
 mod demo;
+mod doctor;
 mod explain;
 mod keys;
 mod man;
@@ -18,6 +19,8 @@ use clap::{Parser, Subcommand};
 
 /// Exit code for a runtime failure (usage errors are clap's 2).
 pub const FAILURE: u8 = 1;
+/// Exit code for a dependency that is not there (`EX_UNAVAILABLE` of sysexits.h).
+pub const UNAVAILABLE: u8 = 69;
 /// Exit code for a bad configuration (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;
 
@@ -44,6 +47,8 @@ enum Command {
     Run(run::Args),
     /// Check a configuration offline: parse, validate, load every file that it names.
     Check(check::Args),
+    /// Ask what a configuration depends on: names, servers, token services, key sets; one line each.
+    Doctor(doctor::Args),
     /// Explain what would become of a request, and why. Offline: nothing is called.
     Explain(explain::Args),
     /// The configuration itself: its JSON Schema, a file to begin with.
@@ -69,6 +74,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Doctor(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Keys(args) => args.run(),
             Command::TokenService(args) => args.run(),

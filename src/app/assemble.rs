@@ -302,7 +302,7 @@ fn service_of<'s>(services: &'s Services, name: &str) -> Result<&'s Arc<Service>
     services.get(name).map(|service| &service.part).ok_or_else(|| unchecked(format!("there is no token service `{name}`")))
 }
 
-fn terms(section: &config::Route) -> Terms {
+pub(super) fn terms(section: &config::Route) -> Terms {
     let keep = match section.keep_warm {
         _ if section.mounted().is_some() => Keep::Always,
         true => Keep::Warm,

@@ -7,6 +7,7 @@ mod check;
 mod command_line;
 mod decision;
 mod demo;
+mod doctor;
 mod drain;
 mod endurance;
 mod explain;

@@ -1,0 +1,99 @@
+//! `bearerd doctor`, the real binary: what is there, what is not, and what to do.
+
+use std::fs;
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::support::process::on_free_ports;
+use crate::support::stage::{configuration, surroundings};
+use crate::support::token_service::{Behaviour, Operation};
+
+const CANARY: &str = "canary-key-that-nobody-may-see";
+
+async fn doctor(folder: &TempDir, configuration: &str, arguments: &[&str]) -> Output {
+    fs::write(folder.path().join("bearerd.yaml"), on_free_ports(configuration)).unwrap();
+    fs::write(folder.path().join("key"), CANARY).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
+    let output = command.args(["doctor"]).args(arguments).current_dir(folder.path()).env_clear().output().await.unwrap();
+    let all = [&output.stdout[..], &output.stderr[..]].concat();
+    assert!(!String::from_utf8_lossy(&all).contains(CANARY), "{}", String::from_utf8_lossy(&all));
+    output
+}
+
+fn findings(output: &Output) -> Vec<Value> {
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert_eq!(report["ok"], report["findings"].as_array().unwrap().iter().all(|finding| finding["ok"] == true));
+    report["findings"].as_array().unwrap().clone()
+}
+
+fn finding<'f>(findings: &'f [Value], what: &str) -> &'f Value {
+    findings.iter().find(|finding| finding["what"].as_str().unwrap().starts_with(what)).unwrap_or_else(|| panic!("{what}: {findings:?}"))
+}
+
+const OWN: &str =
+    "  - { name: own, match: { path: /own }, upstream: app, credentials: [{ mounted: { file: key } }] }\n  - { upstream: app }";
+
+#[tokio::test]
+async fn where_all_is_well_each_thing_has_a_line_and_what_was_minted_is_revoked() {
+    let (service, upstream) = surroundings().await;
+    let folder = tempfile::tempdir().unwrap();
+    let output = doctor(&folder, &configuration(&service, &upstream, "", OWN), &["--api-key-file", "key"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.lines().all(|line| line.starts_with("✓ ")), "{text}");
+    for what in
+        ["listeners[0].address", "admin.address", "token_services.default: create_token", "routes.own: mounted key", "upstreams.app"]
+    {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    assert_eq!((service.calls(Operation::Create), service.calls(Operation::Revoke)), (2, 2));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_with_what_to_do_and_ends_with_69() {
+    let (mut service, mut upstream) = surroundings().await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = configuration(&service, &upstream, "", OWN).replace("servers: [", "servers: [\"nowhere.invalid:80\", ");
+    service.always(Operation::Create, Behaviour::status(401));
+    let denied = doctor(&folder, &text, &["--format", "json"]).await;
+    assert_eq!(denied.status.code(), Some(69));
+    let found = findings(&denied);
+    assert_eq!(finding(&found, "token_services.default")["ok"], true, "it answers");
+    assert_eq!(finding(&found, "routes.own: mounted key")["ok"], false, "and does not know the key");
+    assert_eq!(finding(&found, "upstreams.app: nowhere.invalid:80")["ok"], false);
+
+    service.stop().await;
+    upstream.stop().await;
+    let gone = doctor(&folder, &text, &["--format", "json"]).await;
+    assert_eq!(gone.status.code(), Some(69));
+    let found = findings(&gone);
+    for what in ["token_services.default", "upstreams.app: 127.0.0.1"] {
+        let finding = finding(&found, what);
+        assert!(finding["ok"] == false && finding["advice"].is_string(), "{finding}");
+    }
+}
+
+#[tokio::test]
+async fn key_sets_ledgers_and_mistakes() {
+    let (service, upstream) = surroundings().await;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("ledger.key"), [7; 32]).unwrap();
+    let sections = "cache: { ledger: { path: ledger.redb, key_files: [ledger.key] } }";
+    // Nobody serves a key set there.
+    let route = format!(
+        "  - {{ name: api, upstream: app, credentials: [jwt], validate: {{ jwt: {{ jwks_url: \"http://{}/keys\", algorithms: [ES256] }} }} }}",
+        upstream.address()
+    );
+    let output = doctor(&folder, &configuration(&service, &upstream, sections, &route), &["--format", "json"]).await;
+    let found = findings(&output);
+    assert_eq!(output.status.code(), Some(69));
+    assert_eq!(finding(&found, "cache.ledger")["ok"], true);
+    assert_eq!(finding(&found, "routes.api.validate.jwt")["ok"], false);
+
+    let output = doctor(&folder, "routes: [{ upstrem: app }]", &[]).await;
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean"));
+}
