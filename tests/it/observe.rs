@@ -271,3 +271,29 @@ async fn the_access_log_can_be_turned_off() {
     let ended = process.ended().await;
     assert_eq!(access_lines(&ended.stderr), [Value::Null; 0]);
 }
+
+#[tokio::test]
+async fn ten_thousand_keys_and_paths_make_no_more_series_than_a_few() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = Bearerd::start(&configuration(&service, &upstream));
+    let ask = async |client: &mut Client, number: usize| {
+        let (path, key) = (format!("/api/{number}?key={number}"), format!("key-{number}"));
+        // Good keys, denied ones, and paths that no route has.
+        match number % 3 {
+            0 => client.get(&path, &[]).await,
+            1 => client.get(&format!("/nowhere/{number}"), &[("x-api-key", &key)]).await,
+            _ => client.get(&format!("/public/{number}"), &[("x-api-key", &key)]).await,
+        }
+    };
+    let mut client = Client::connect(bearerd.address()).await;
+    for number in 0..30 {
+        ask(&mut client, number).await;
+    }
+    let before = bearerd.series().await.len();
+    for number in 30..10_000 {
+        ask(&mut client, number).await;
+    }
+    let after = bearerd.series().await;
+    assert!(after.keys().all(|name| !name.contains("key-") && !name.contains("/api/")), "{after:?}");
+    assert!(after.len() <= before + 4, "{before} series became {}", after.len());
+}

@@ -108,7 +108,8 @@ fn each_alert_has_a_test_and_an_entry_in_the_runbook_and_reads_families_that_the
 
     let sources = read("src/telemetry/metrics.rs") + &read("src/proxy/upstream/gauges.rs");
     let mut names = 0;
-    for text in [&rules, &runbook] {
+    let dashboard = read("deploy/grafana/bearerd.json");
+    for text in [&rules, &runbook, &dashboard] {
         for name in text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_' && letter != ':') {
             let Some(family) = name.strip_prefix("bearerd_") else { continue };
             let family = ["_bucket", "_count", "_sum"].iter().fold(family, |family, end| family.strip_suffix(end).unwrap_or(family));
@@ -116,5 +117,29 @@ fn each_alert_has_a_test_and_an_entry_in_the_runbook_and_reads_families_that_the
             names += 1;
         }
     }
-    assert!(names > 20, "{names}");
+    assert!(names > 40, "{names}");
+}
+
+#[test]
+fn every_expression_of_the_dashboard_is_one_that_prometheus_takes() {
+    let text = std::fs::read_to_string(root().join("deploy/grafana/bearerd.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    // As Grafana fills it in.
+    let filled = |expression: &str| expression.replace("$__rate_interval", "1m").replace("$job", ".+");
+    let rules: Vec<_> = targets
+        .enumerate()
+        .map(
+            |(number, target)| serde_json::json!({ "record": format!("panel:{number}"), "expr": filled(target["expr"].as_str().unwrap()) }),
+        )
+        .collect();
+    assert!(rules.len() >= panels.len(), "each panel shows something");
+    let folder = tempfile::tempdir().unwrap();
+    // JSON is YAML.
+    std::fs::write(folder.path().join("rules.yaml"), serde_json::json!({ "groups": [{ "name": "panels", "rules": rules }] }).to_string())
+        .unwrap();
+    let output = Command::new(promtool()).args(["check", "rules", "rules.yaml"]).current_dir(&folder).output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && report.contains(&format!("SUCCESS: {} rules found", rules.len())), "{report}");
 }
