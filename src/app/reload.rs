@@ -107,7 +107,10 @@ impl Reloader {
         if let Some(levels) = &self.source.levels {
             levels.set(next.config.logging.level.of_log());
         }
-        self.reloads.change_token(admin_token);
+        // What is bound beyond loopback stays guarded, even where the file wants it on loopback and without a token, which only a new start can do.
+        if admin_token.is_some() || self.running.admin.address.ip().is_loopback() {
+            self.reloads.change_token(admin_token);
+        }
         self.reloads.show_routes(next.routes_shown());
         self.latest.send_replace(next.latest());
         let needs_restart = needs_restart(&self.running, &next.config);

@@ -323,3 +323,17 @@ async fn operators_see_the_routes_that_serve_and_set_the_level_of_the_log() {
     stage.reload("", PLAIN).await;
     stderr.wait_for(2, |line| line.contains("the configuration was reloaded")).await;
 }
+
+#[tokio::test]
+async fn an_admin_listener_beyond_loopback_stays_guarded_until_it_is_bound_anew() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "secret").unwrap();
+    let stage = Stage::start(&format!("admin: {{ address: 0.0.0.0:0, token_file: {} }}", file.display()), PLAIN).await;
+    stage.write(&stage.text("admin: { address: 127.0.0.1:0 }", PLAIN));
+    let with_token = "X-Bearerd-Admin: 1\r\nAuthorization: Bearer secret\r\n";
+    let answer = admin(&stage.addresses, "POST /api/reload", with_token).await;
+    assert_eq!((answer.status, answer.body.json()["needs_restart"].clone()), (200, json!(["admin.address"])));
+    assert_eq!(admin(&stage.addresses, "GET /api/config", "").await.status, 401);
+    assert_eq!(admin(&stage.addresses, "GET /api/config", with_token).await.status, 200);
+}
