@@ -12,7 +12,8 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, http::HeaderMap};
+use axum::{Json, Router, http::HeaderMap};
+use serde_json::json;
 
 use crate::exchange::Exchange;
 use crate::secret::Secret;
@@ -137,4 +138,24 @@ async fn startup(State(shown): State<Shown>) -> Response {
 
 fn probe(good: bool, yes: &'static str, no: &'static str) -> Response {
     if good { yes.into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, no).into_response() }
+}
+
+/// No form of a web page can send it.
+const GUARD: &str = "x-bearerd-admin";
+
+/// A page that a browser was lured to can reach loopback, but it can neither send this header nor hide where it comes from.
+fn refuse(headers: &HeaderMap) -> Option<Response> {
+    let is_ours = |origin: &header::HeaderValue| {
+        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+        host.is_some() && host == headers.get(header::HOST).and_then(|host| host.to_str().ok())
+    };
+    if headers.get(header::ORIGIN).is_some_and(|origin| !is_ours(origin)) {
+        return Some(told(StatusCode::FORBIDDEN, "this comes from another site"));
+    }
+    let guarded = headers.get(GUARD).is_some_and(|value| value == "1");
+    (!guarded).then(|| told(StatusCode::FORBIDDEN, "send the header `X-Bearerd-Admin: 1` with what changes state"))
+}
+
+fn told(status: StatusCode, detail: &str) -> Response {
+    (status, Json(json!({ "detail": detail }))).into_response()
 }

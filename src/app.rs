@@ -16,6 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
@@ -266,7 +267,7 @@ fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
 struct App {
     exchange: Arc<Exchange>,
     /// Of the configuration of the moment.
-    latest: Arc<watch::Sender<Latest>>,
+    latest: Arc<ArcSwap<Latest>>,
     readiness: Arc<Readiness>,
     connections: Arc<Connections>,
     /// `true` makes every answer say `Connection: close`.
@@ -288,10 +289,9 @@ impl App {
     ) -> Result<Self, Error> {
         let (foundation, left) = found(config, clock, background)?;
         let Foundation { exchange, metrics, issuers, .. } = &foundation;
-        let mut generation = Generation::build(&foundation, config.clone(), Former::Process(left))?;
+        let generation = Generation::build(&foundation, config.clone(), Former::Process(left))?;
         let current = generation.current();
         current.register(metrics)?;
-        generation.take_over(&current, None, exchange);
 
         let readiness = Arc::new(Readiness::default());
         await_own_tokens(&generation, &readiness);
@@ -325,7 +325,7 @@ impl App {
         }
         readiness.started();
         let exchange = Arc::clone(exchange);
-        let latest = Arc::new(watch::Sender::new(generation.latest()));
+        let latest = Arc::new(ArcSwap::from_pointee(generation.latest()));
         match source {
             Some(source) => {
                 let (running, latest) = (config.clone(), Arc::clone(&latest));
@@ -351,12 +351,12 @@ impl App {
             _ = now.wait_for(|stop| *stop == Stop::Now) => tracing::info!("ended at once"),
             () = self.drain() => tracing::info!("drained"),
         }
-        self.latest.borrow().sinks.iter().for_each(|sink| sink.remove());
+        self.latest.load().sinks.iter().for_each(|sink| sink.remove());
         self.exchange.close();
     }
 
     async fn drain(&mut self) {
-        let config::Shutdown { delay, drain_timeout, revoke } = self.latest.borrow().shutdown;
+        let config::Shutdown { delay, drain_timeout, revoke } = self.latest.load().shutdown;
         tracing::info!(?delay, ?drain_timeout, open = self.connections.open(), "draining");
         self.readiness.draining();
         self.closing.send_replace(true);

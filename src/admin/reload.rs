@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::tokens::{refuse, told};
+use super::{refuse, told};
 use crate::clock::Clock;
 use crate::config::Diagnostic;
 use crate::config::operation::Level;

@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::json;
+
+use super::{refuse, told};
 
 use crate::exchange::{Error, Exchange, Which};
-
-/// No form of a web page can send it.
-const GUARD: &str = "x-bearerd-admin";
 
 /// `GET /api/tokens`, `DELETE /api/tokens/{id}` and `POST /api/purge`.
 pub(super) fn router(exchange: Arc<Exchange>) -> Router {
@@ -77,23 +75,6 @@ async fn purge(State(exchange): State<Arc<Exchange>>, headers: HeaderMap, body: 
     }
 }
 
-/// A page that a browser was lured to can reach loopback, but it can neither send this header nor hide where it comes from.
-pub(super) fn refuse(headers: &HeaderMap) -> Option<Response> {
-    let is_ours = |origin: &header::HeaderValue| {
-        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-        host.is_some() && host == headers.get(header::HOST).and_then(|host| host.to_str().ok())
-    };
-    if headers.get(header::ORIGIN).is_some_and(|origin| !is_ours(origin)) {
-        return Some(told(StatusCode::FORBIDDEN, "this comes from another site"));
-    }
-    let guarded = headers.get(GUARD).is_some_and(|value| value == "1");
-    (!guarded).then(|| told(StatusCode::FORBIDDEN, "send the header `X-Bearerd-Admin: 1` with what changes state"))
-}
-
 fn unavailable(error: &Error) -> Response {
     told(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
-}
-
-pub(super) fn told(status: StatusCode, detail: &str) -> Response {
-    (status, Json(json!({ "detail": detail }))).into_response()
 }

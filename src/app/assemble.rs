@@ -39,7 +39,7 @@ use crate::token_api::{self, OnRevoke, TokenApi};
 use crate::token_service::embedded::EmbeddedTokenService;
 use crate::token_service::iap::IapTokenService;
 use crate::token_service::{TokenParams, TokenService};
-use kept::Kept;
+use kept::{Kept, Shelf};
 pub(super) use policy::KeySources;
 
 type Services = BTreeMap<String, Kept<Service>>;
@@ -327,43 +327,37 @@ fn token_terms(token: &config::route::Token, validate: &config::route::Validate,
 /// The keys that are bearerd's own, as routes and sinks use them.
 #[derive(Default)]
 pub(super) struct OwnKeys {
-    /// By file: each is read once, however many use it.
-    files: BTreeMap<PathBuf, Kept<MountedKey>>,
-    /// Files of the configuration before, which may be wanted again.
-    former: BTreeMap<PathBuf, Kept<MountedKey>>,
+    /// By file.
+    files: Shelf<PathBuf, MountedKey>,
     /// Each use, and whether bearerd is not ready without its token.
     pub(super) uses: Vec<(Kept<OwnKey>, bool)>,
 }
 
 impl OwnKeys {
     pub(super) fn after(former: Option<&Self>) -> Self {
-        Self { former: former.map(|former| former.files.clone()).unwrap_or_default(), ..Self::default() }
+        Self { files: Shelf::after(former.map(|former| &former.files)), uses: Vec::new() }
     }
 
     fn add(&mut self, mounted: &Mounted, grant: Arc<Grant>, is_awaited: bool, exchange: &Arc<Exchange>) -> Result<Arc<OwnKey>, Error> {
-        let file = self.file(mounted, exchange)?;
+        let file = self.files.of(mounted.file.clone(), |path| {
+            let file = Arc::new(MountedKey::open(path)?);
+            Ok::<_, Error>(Kept::new(&file, exchange.runtime(), Arc::clone(&file).keep_reading()))
+        })?;
         let key = Arc::new(OwnKey::new(file, grant, mounted.revoke_on_change));
         let kept = Kept::new(&key, exchange.runtime(), Arc::clone(&key).keep(Arc::clone(exchange)));
         self.uses.push((kept, is_awaited));
         Ok(key)
     }
 
-    fn file(&mut self, mounted: &Mounted, exchange: &Exchange) -> Result<Arc<MountedKey>, Error> {
-        let kept = match self.files.get(&mounted.file).or_else(|| self.former.get(&mounted.file)) {
-            Some(kept) => kept.clone(),
-            None => {
-                let file = Arc::new(MountedKey::open(&mounted.file)?);
-                Kept::new(&file, exchange.runtime(), Arc::clone(&file).keep_reading())
-            }
-        };
-        self.files.insert(mounted.file.clone(), kept.clone());
-        Ok(kept.part)
-    }
-
     /// Goes on with what a route or sink of the configuration before used.
     pub(super) fn go_on(&mut self, former: &Self, key: &Arc<OwnKey>, mounted: &Mounted) {
-        self.files.extend(former.files.get(&mounted.file).map(|file| (mounted.file.clone(), file.clone())));
+        self.files.go_on(&mounted.file);
         self.uses.extend(former.uses.iter().find(|(kept, _)| Arc::ptr_eq(&kept.part, key)).cloned());
+    }
+
+    /// All routes and sinks are there.
+    pub(super) fn settle(&mut self) {
+        self.files.settle();
     }
 }
 

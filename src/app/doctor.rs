@@ -2,20 +2,21 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time;
 
-use super::{Error, assemble, bind};
+use super::assemble::{self, KeySources};
+use super::{Error, bind};
 use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::config::{self, Config, TokenService as Section};
 use crate::credential::{Credential, Kind};
 use crate::exchange::ledger::Keys;
-use crate::jwks::source::{Asked, Source};
+use crate::jwks::source::Asked;
 use crate::mounted::MountedKey;
 use crate::secret::Secret;
 use crate::tls::files::{self, Validity};
@@ -197,44 +198,30 @@ impl Doctor {
     }
 
     async fn key_sets(&mut self, config: &Config) {
+        let mut sources = KeySources::default();
         for route in &config.routes {
             let Some(jwt) = &route.validate.jwt else { continue };
             let what = format!("routes.{}.validate.jwt", route.name.as_deref().unwrap_or_default());
-            let source = match (&jwt.jwks_file, &jwt.jwks_url) {
-                (Some(file), _) => Source::file(file.clone()).map_err(|error| error.to_string()),
-                (None, Some(url)) => match url.parse() {
-                    Ok(uri) => Source::url(uri, &jwt.tls).map_err(|error| error.to_string()),
-                    Err(_) => Err(format!("{url} is no URL")),
-                },
-                (None, None) => continue,
-            };
-            let source = match source {
-                Ok(source) => Arc::new(source),
+            let source = match sources.of(jwt, &Handle::current()) {
+                Ok(source) => source,
                 Err(error) => {
-                    self.bad(what, error, "mend the file or the section");
+                    self.bad(what, error.to_string(), "mend the file or the section");
                     continue;
                 }
             };
-            let keeping = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(Arc::clone(&source).keep()));
             match source.first().await {
                 Asked::Unavailable => {
                     self.bad(what, "the key set cannot be had", "check its URL and `tls`; the log of `bearerd run` has the cause")
                 }
                 _ => self.good(what, "the key set is there"),
             }
-            drop(keeping);
         }
     }
 
     async fn upstream(&mut self, name: &str, section: &config::Upstream) {
         for server in &section.servers {
             let what = format!("upstreams.{name}: {server}");
-            let address = if server.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-                server.clone()
-            } else {
-                format!("{server}:80")
-            };
-            let addresses: Vec<_> = match tokio::net::lookup_host(&address).await {
+            let addresses: Vec<_> = match tokio::net::lookup_host(server).await {
                 Ok(addresses) => addresses.collect(),
                 Err(error) => {
                     self.bad(what, format!("the name has no address: {error}"), "check the name, and DNS in this pod");

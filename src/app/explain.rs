@@ -88,7 +88,7 @@ impl Explanation {
         };
         self.passed_over(config, &conditions[..place], &target);
         let route = &config.routes[place];
-        let name = name(route, place);
+        let name = route.name_at(place);
         self.line("route", format!("{name} (routes[{place}])"));
         if let Some(limit) = route.rate_limit {
             let by = format!("{:?}", limit.by).to_lowercase();
@@ -109,7 +109,7 @@ impl Explanation {
     fn passed_over(&mut self, config: &Config, conditions: &[Conditions], target: &Target<'_>) {
         for (place, conditions) in conditions.iter().enumerate() {
             if let Some(mismatch) = conditions.mismatch(target) {
-                self.line("not", format!("{} (routes[{place}]): {mismatch}", name(&config.routes[place], place)));
+                self.line("not", format!("{} (routes[{place}]): {mismatch}", config.routes[place].name_at(place)));
             }
         }
     }
@@ -362,10 +362,6 @@ fn may_be_secret(name: &str) -> bool {
 
 fn invalid(fault: Fault) -> Refusal {
     exchange::Error::InvalidToken(fault).refusal()
-}
-
-fn name(route: &Route, place: usize) -> String {
-    route.name.clone().unwrap_or_else(|| Route::default_name(place))
 }
 
 fn in_words(expected: &Expected) -> String {

@@ -51,15 +51,14 @@ type Retune = (Arc<Service>, ServiceParts);
 pub(super) struct Generation {
     pub(super) config: Config,
     services: BTreeMap<String, Kept<Service>>,
-    pub(super) upstreams: BTreeMap<String, Kept<Upstream>>,
+    upstreams: BTreeMap<String, Kept<Upstream>>,
     key_sources: KeySources,
     pub(super) own_keys: OwnKeys,
     /// Each with whether bearerd is not ready without its token.
     pub(super) sinks: Vec<(Kept<Sink>, bool)>,
     routes: Vec<Arc<Route>>,
     serving: Arc<Serving>,
-    listenings: Vec<Option<Kept<Listening>>>,
-    receptions: Vec<Arc<Reception>>,
+    listeners: Vec<Received>,
     retunes: Vec<Retune>,
 }
 
@@ -97,13 +96,15 @@ impl Generation {
                 routes.push(route);
                 continue;
             }
-            let name = section.name.clone().unwrap_or_else(|| config::Route::default_name(place));
+            let name = section.name_at(place);
             routes.push(Arc::new(assemble::route(section, &name, &sources, &mut own_keys, &mut key_sources)?));
         }
         let sinks = sinks(&sources, former, &mut own_keys)?;
         let serving = Arc::new(assemble::serving(&config, &routes, metrics)?);
-        let (listenings, receptions) = receptions(foundation, &config, former)?;
-        Ok(Self { services, upstreams, key_sources, own_keys, sinks, routes, serving, listenings, receptions, retunes, config })
+        let listeners = received(foundation, &config, former)?;
+        own_keys.settle();
+        key_sources.settle();
+        Ok(Self { services, upstreams, key_sources, own_keys, sinks, routes, serving, listeners, retunes, config })
     }
 
     /// The route of the same section, if what it refers to is the same too.
@@ -125,16 +126,15 @@ impl Generation {
     }
 
     /// From now on requests and connections that begin are served by this. What nothing wants any more is let go of.
-    pub(super) fn take_over(&mut self, current: &Current, former: Option<&Self>, exchange: &Exchange) {
+    pub(super) fn take_over(&mut self, current: &Current, former: &Self, exchange: &Exchange) {
         for (service, ServiceParts { client, bounds, .. }) in self.retunes.drain(..) {
             service.retune(client, bounds);
         }
-        current.upstreams.store(Arc::new(self.upstreams.values().map(|upstream| Arc::clone(&upstream.part)).collect()));
+        current.upstreams.store(Arc::new(self.counted()));
         current.serving.store(Arc::clone(&self.serving));
-        for (at, reception) in current.receptions.iter().zip(&self.receptions) {
-            at.store(Arc::clone(reception));
+        for (at, listener) in current.receptions.iter().zip(&self.listeners) {
+            at.store(Arc::clone(&listener.reception));
         }
-        let Some(former) = former else { return };
         let wanted: BTreeSet<_> = self.config.sinks.iter().map(|sink| &sink.path).collect();
         for ((sink, _), section) in former.sinks.iter().zip(&former.config.sinks) {
             if !wanted.contains(&section.path) {
@@ -150,12 +150,16 @@ impl Generation {
         }
     }
 
+    fn counted(&self) -> Vec<Arc<Upstream>> {
+        self.upstreams.values().map(|upstream| Arc::clone(&upstream.part)).collect()
+    }
+
     /// What accept loops, the proxy and metrics read, beginning with this.
     pub(super) fn current(&self) -> Current {
         Current {
             serving: Arc::new(ArcSwap::new(Arc::clone(&self.serving))),
-            receptions: self.receptions.iter().map(|reception| Arc::new(ArcSwap::new(Arc::clone(reception)))).collect(),
-            upstreams: Counted::default(),
+            receptions: self.listeners.iter().map(|listener| Arc::new(ArcSwap::new(Arc::clone(&listener.reception)))).collect(),
+            upstreams: Arc::new(ArcSwap::from_pointee(self.counted())),
         }
     }
 }
@@ -257,52 +261,42 @@ fn sinks(sources: &Sources<'_>, former: Option<&Generation>, own_keys: &mut OwnK
     Ok(sinks)
 }
 
-type Receptions = (Vec<Option<Kept<Listening>>>, Vec<Arc<Reception>>);
-
-/// How each listener receives. What a listener that is bound is not told anew stays as it was.
-fn receptions(foundation: &Foundation, config: &Config, former: Option<&Generation>) -> Result<Receptions, Error> {
-    let (mut listenings, mut receptions) = (Vec::new(), Vec::new());
-    let bound = former.map_or(&config.listeners, |former| &former.config.listeners);
-    for (place, before) in bound.iter().enumerate() {
-        let now = config.listeners.get(place).filter(|now| now.address == before.address);
-        let kept = former.and_then(|former| former.listenings.get(place).cloned().flatten());
-        match (former, now) {
-            (Some(former), None) => {
-                listenings.push(kept);
-                receptions.push(Arc::clone(&former.receptions[place]));
-            }
-            (_, now) => {
-                let section = now.unwrap_or(before);
-                let listening = listening(foundation, section, place, former.map(|_| before), kept)?;
-                receptions.push(Arc::new(Reception {
-                    mode: assemble::mode(section),
-                    transport: match &listening {
-                        Some(listening) => Transport::Tls(Arc::clone(&listening.part)),
-                        None if section.h2c => Transport::H2c,
-                        None => Transport::Plain,
-                    },
-                    limits: limits(section),
-                }));
-                listenings.push(listening);
-            }
-        }
-    }
-    Ok((listenings, receptions))
+/// A listener that is bound, and how it receives.
+#[derive(Clone)]
+struct Received {
+    section: config::Listener,
+    listening: Option<Kept<Listening>>,
+    reception: Arc<Reception>,
 }
 
-fn listening(
-    foundation: &Foundation,
-    section: &config::Listener,
-    place: usize,
-    before: Option<&config::Listener>,
-    kept: Option<Kept<Listening>>,
-) -> Result<Option<Kept<Listening>>, Error> {
-    let Some(tls) = &section.tls else { return Ok(None) };
-    if let Some(kept) = kept.filter(|_| before.is_some_and(|before| before.tls == section.tls)) {
-        return Ok(Some(kept));
-    }
-    let listening = Arc::new(Listening::new(tls).map_err(|cause| Error::Tls { key: format!("listeners[{place}].tls"), cause })?);
-    Ok(Some(Kept::new(&listening, &foundation.runtime, Arc::clone(&listening).keep())))
+/// Every listener that was bound at the start, by its section now. One whose section is gone, or at another address, stays as it was.
+fn received(foundation: &Foundation, config: &Config, former: Option<&Generation>) -> Result<Vec<Received>, Error> {
+    let Some(former) = former else {
+        return config.listeners.iter().enumerate().map(|(place, section)| receive(foundation, section, place, None)).collect();
+    };
+    let again = |(place, before): (usize, &Received)| match config.listeners.get(place) {
+        Some(now) if now.address == before.section.address && *now != before.section => receive(foundation, now, place, Some(before)),
+        _ => Ok(before.clone()),
+    };
+    former.listeners.iter().enumerate().map(again).collect()
+}
+
+fn receive(foundation: &Foundation, section: &config::Listener, place: usize, before: Option<&Received>) -> Result<Received, Error> {
+    let listening = match (&section.tls, before.filter(|before| before.section.tls == section.tls)) {
+        (None, _) => None,
+        (Some(_), Some(before)) => before.listening.clone(),
+        (Some(tls), None) => {
+            let listening = Arc::new(Listening::new(tls).map_err(|cause| Error::Tls { key: format!("listeners[{place}].tls"), cause })?);
+            Some(Kept::new(&listening, &foundation.runtime, Arc::clone(&listening).keep()))
+        }
+    };
+    let transport = match &listening {
+        Some(listening) => Transport::Tls(Arc::clone(&listening.part)),
+        None if section.h2c => Transport::H2c,
+        None => Transport::Plain,
+    };
+    let reception = Arc::new(Reception { mode: assemble::mode(section), transport, limits: limits(section) });
+    Ok(Received { section: section.clone(), listening, reception })
 }
 
 fn limits(listener: &config::Listener) -> Limits {

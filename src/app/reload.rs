@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
 
@@ -11,6 +12,7 @@ use super::generation::{Current, Former, Foundation, Generation, needs_restart};
 use crate::admin::reload::{Outcome, Reloads, RouteShown};
 use crate::config::route::Auth;
 use crate::config::{self, Config};
+use crate::exchange::Sink;
 use crate::telemetry::logs::Levels;
 
 /// How often the file is looked at. Read rather than watched: that works on every file system and for every way to change a file, the swap of a link among them.
@@ -38,14 +40,14 @@ pub(super) struct Reloader {
     /// What was there at the start: what cannot change is compared with it.
     pub(super) running: Config,
     pub(super) generation: Generation,
-    pub(super) latest: Arc<watch::Sender<Latest>>,
+    pub(super) latest: Arc<ArcSwap<Latest>>,
     pub(super) reloads: Arc<Reloads>,
 }
 
 /// What the end of the process needs of the configuration of the moment.
 pub(super) struct Latest {
     pub(super) shutdown: config::Shutdown,
-    pub(super) sinks: Vec<Arc<crate::exchange::Sink>>,
+    pub(super) sinks: Vec<Arc<Sink>>,
 }
 
 impl Reloader {
@@ -53,14 +55,10 @@ impl Reloader {
     pub(super) async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<Outcome>>) {
         let mut known = self.source.fingerprint;
         let mut hangups = self.source.hangups.clone();
-        let mut may_hang_up = true;
         loop {
             let asker = tokio::select! {
-                changed = hangups.changed(), if may_hang_up => {
-                    may_hang_up = changed.is_ok();
-                    if !may_hang_up { continue }
-                    None
-                }
+                // Where nobody can send it any more, this waits no longer for it.
+                Ok(()) = hangups.changed() => None,
                 Some(asker) = asked.recv() => Some(asker),
                 () = time::sleep(POLL) => {
                     let found = self.fingerprint().await;
@@ -103,7 +101,7 @@ impl Reloader {
             Err(error) => return refused(error.to_string(), Vec::new()),
         };
         next.look_up(&self.generation, LOOK_UP).await;
-        next.take_over(&self.current, Some(&self.generation), &self.foundation.exchange);
+        next.take_over(&self.current, &self.generation, &self.foundation.exchange);
         if let Some(levels) = &self.source.levels {
             levels.set(next.config.logging.level.of_log());
         }
@@ -112,10 +110,8 @@ impl Reloader {
             self.reloads.change_token(admin_token);
         }
         self.reloads.show_routes(next.routes_shown());
-        self.latest.send_replace(next.latest());
+        self.latest.store(Arc::new(next.latest()));
         let needs_restart = needs_restart(&self.running, &next.config);
-        // What is bound stays bound: the next comparison is with that.
-        next.config.listeners = next.listeners_as_bound(&self.generation);
         tracing::info!(routes = next.config.routes.len(), "the configuration was reloaded");
         if !needs_restart.is_empty() {
             tracing::warn!(keys = needs_restart.join(", "), "these keys take effect only when bearerd starts again");
@@ -137,7 +133,7 @@ impl Generation {
             let prefix = || matches.path_prefix.as_ref().map(|prefix| format!("{prefix}/**"));
             let regex = || matches.path_regex.as_ref().map(|regex| format!("~ {regex}"));
             RouteShown {
-                name: section.name.clone().unwrap_or_else(|| config::Route::default_name(place)),
+                name: section.name_at(place),
                 hosts: matches.hosts.clone(),
                 path: matches.path.clone().or_else(prefix).or_else(regex).unwrap_or_else(|| "**".to_owned()),
                 methods: matches.methods.clone(),
@@ -152,15 +148,6 @@ impl Generation {
             }
         };
         self.config.routes.iter().enumerate().map(shown).collect()
-    }
-
-    /// The listeners as they are served: those that are bound, each by the section that it was received with last.
-    fn listeners_as_bound(&self, former: &Self) -> Vec<config::Listener> {
-        let wanted = &self.config.listeners;
-        let section = |(place, before): (usize, &config::Listener)| {
-            wanted.get(place).filter(|now| now.address == before.address).unwrap_or(before).clone()
-        };
-        former.config.listeners.iter().enumerate().map(section).collect()
     }
 }
 

@@ -1,10 +1,10 @@
-//! How commands that serve begin: load the configuration, set up the logs that it wants.
+//! How commands begin: load the configuration; those that serve set up the logs that it wants.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::BAD_CONFIGURATION;
-use crate::config::{self, Config, operation};
+use crate::config::{self, Config, Loaded, operation};
 use crate::telemetry::logs::{self, Form, Logs};
 
 /// A loaded configuration, and what must live as long as anything is logged.
@@ -15,18 +15,23 @@ pub(super) struct Configured {
     pub(super) logs: Logs,
 }
 
-/// Loads the file. Its mistakes go to standard error as they are; then the inner error is the exit code.
+/// Loads the file. Its mistakes go to standard error as they are; then the error is the exit code.
+pub(super) fn loaded(path: &Path) -> Result<Loaded, ExitCode> {
+    config::load(path).map_err(|error| {
+        eprintln!("{error}");
+        ExitCode::from(BAD_CONFIGURATION)
+    })
+}
+
+/// The same for what serves: the inner error is the exit code.
 ///
 /// # Errors
 /// The outer one where logging cannot be set up.
 pub(super) fn configured(path: &Path) -> anyhow::Result<Result<Configured, ExitCode>> {
     let fingerprint = config::fingerprint(path);
-    let loaded = match config::load(path) {
+    let loaded = match loaded(path) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("{error}");
-            return Ok(Err(ExitCode::from(BAD_CONFIGURATION)));
-        }
+        Err(code) => return Ok(Err(code)),
     };
     let logging = loaded.config.logging;
     let logs = logs::set_up(logging.level.of_log(), form(logging.format))?;

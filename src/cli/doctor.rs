@@ -8,11 +8,12 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::runtime::Builder;
 
-use super::{BAD_CONFIGURATION, Format, UNAVAILABLE};
+use super::configured::loaded;
+use super::{Format, UNAVAILABLE};
 use crate::app::doctor::{Finding, PATIENCE, examine};
 use crate::clock::Clock;
-use crate::config;
 use crate::secret::Secret;
+use crate::telemetry::logs::has_colours;
 
 /// Arguments of `bearerd doctor`.
 #[derive(Debug, clap::Args)]
@@ -37,12 +38,9 @@ impl Args {
     /// # Errors
     /// When the key cannot be read, or it takes too long.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = match config::load(&self.config) {
+        let loaded = match loaded(&self.config) {
             Ok(loaded) => loaded,
-            Err(error) => {
-                eprintln!("{error}");
-                return Ok(ExitCode::from(BAD_CONFIGURATION));
-            }
+            Err(code) => return Ok(code),
         };
         let key = match &self.api_key_file {
             Some(file) => {
@@ -69,7 +67,7 @@ impl Args {
 
 fn print(finding: &Finding) {
     let Finding { what, ok, seen, advice } = finding;
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = has_colours(&std::io::stdout());
     let mark = match (ok, colours) {
         (true, true) => "\u{1b}[32m✓\u{1b}[0m",
         (false, true) => "\u{1b}[31m✗\u{1b}[0m",

@@ -7,10 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::BAD_CONFIGURATION;
+use super::configured::loaded;
 use crate::app::explain::{Asked, explain};
 use crate::claims::Claims;
-use crate::config;
 
 /// Arguments of `bearerd explain`.
 #[derive(Debug, clap::Args)]
@@ -34,17 +33,14 @@ pub struct Args {
 }
 
 impl Args {
-    /// Prints the explanation, and ends with 0 whatever it is. A mistake in the configuration is [`BAD_CONFIGURATION`].
+    /// Prints the explanation, and ends with 0 whatever it is. A mistake in the configuration is exit code 78.
     ///
     /// # Errors
     /// When the request cannot be one.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = match config::load(&self.config) {
+        let loaded = match loaded(&self.config) {
             Ok(loaded) => loaded,
-            Err(error) => {
-                eprintln!("{error}");
-                return Ok(ExitCode::from(BAD_CONFIGURATION));
-            }
+            Err(code) => return Ok(code),
         };
         let uri: Uri = self.url.parse().with_context(|| "the URL is none: write a path, as `/api`, or `http://host/api`")?;
         let mut headers = HeaderMap::new();

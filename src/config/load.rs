@@ -11,7 +11,6 @@ use super::document;
 use super::environment::{self, Environment};
 use super::place::KeyPath;
 use super::positions::Positions;
-use super::route::Route;
 use super::schema::Schema;
 use super::validate::{Report, validate};
 use super::{Config, check, files};
@@ -110,7 +109,7 @@ pub fn from_text(text: &str, file: &str, environment: &Environment, folder: &Pat
         return Err(Error::Mistakes(in_order(mistakes)));
     }
     for (index, route) in config.routes.iter_mut().enumerate() {
-        route.name.get_or_insert_with(|| Route::default_name(index));
+        route.name = Some(route.name_at(index));
     }
     Ok(Loaded { config, warnings, lapsed })
 }

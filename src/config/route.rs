@@ -121,8 +121,13 @@ impl Route {
         })
     }
 
+    /// Its name, at this place among the routes.
+    pub fn name_at(&self, index: usize) -> String {
+        self.name.clone().unwrap_or_else(|| Self::default_name(index))
+    }
+
     /// The name of a route without one of its own, from its index in the list.
-    pub fn default_name(index: usize) -> String {
+    fn default_name(index: usize) -> String {
         format!("route-{}", index + 1)
     }
 }

@@ -17,7 +17,7 @@ pub fn schema() -> Value {
 impl Schema {
     /// Makes it.
     pub fn of_config() -> Self {
-        Self(schemars::schema_for!(super::Config).to_value())
+        Self(schema())
     }
 
     /// What the document may be.

@@ -86,8 +86,12 @@ fn text<S>(writer: NonBlocking) -> impl tracing_subscriber::Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt::layer().with_target(false).with_ansi(colours).with_writer(writer)
+    tracing_subscriber::fmt::layer().with_target(false).with_ansi(has_colours(&io::stderr())).with_writer(writer)
+}
+
+/// Whether what is written there may have colours: somebody looks on, and does not forbid it (no-color.org).
+pub fn has_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// One line a request.

@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm as Signature;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::kept::Kept;
+use super::kept::{Kept, Shelf};
 use super::{Error, Services, details, unchecked};
 use crate::authorize::{Condition, Glob, Policy};
 use crate::claims::Path;
@@ -25,11 +25,7 @@ use crate::template::Template;
 
 /// The key sets, each fetched once however many routes use it.
 #[derive(Default)]
-pub(in crate::app) struct KeySources {
-    known: BTreeMap<Origin, Kept<Source>>,
-    /// Those of the configuration before, which may be wanted again.
-    former: BTreeMap<Origin, Kept<Source>>,
-}
+pub(in crate::app) struct KeySources(Shelf<Origin, Source>);
 
 /// Where a key set comes from. Routes that name different TLS files do not share one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +36,12 @@ enum Origin {
 
 impl KeySources {
     pub(in crate::app) fn after(former: Option<&Self>) -> Self {
-        Self { former: former.map(|former| former.known.clone()).unwrap_or_default(), ..Self::default() }
+        Self(Shelf::after(former.map(|former| &former.0)))
+    }
+
+    /// All routes are there.
+    pub(in crate::app) fn settle(&mut self) {
+        self.0.settle();
     }
 
     /// The key set of a section, fetched once however many routes use it.
@@ -50,21 +51,16 @@ impl KeySources {
             (None, Some(url)) => Origin::Url(url.clone(), [jwt.tls.ca.clone(), jwt.tls.certificate.clone(), jwt.tls.private_key.clone()]),
             (None, None) => return Err(unchecked("`validate.jwt` needs `jwks_url` or `jwks_file`")),
         };
-        let kept = match self.known.get(&from).or_else(|| self.former.get(&from)) {
-            Some(kept) => kept.clone(),
-            None => {
-                let source = Arc::new(match &from {
-                    Origin::File(file) => Source::file(file.clone())?,
-                    Origin::Url(url, _) => {
-                        let uri: Uri = url.parse().map_err(unchecked)?;
-                        Source::url(uri, &jwt.tls).map_err(|cause| Error::KeySet { url: url.clone(), cause })?
-                    }
-                });
-                Kept::new(&source, runtime, Arc::clone(&source).keep())
-            }
-        };
-        self.known.insert(from, kept.clone());
-        Ok(kept.part)
+        self.0.of(from, |from| {
+            let source = Arc::new(match from {
+                Origin::File(file) => Source::file(file.clone())?,
+                Origin::Url(url, _) => {
+                    let uri: Uri = url.parse().map_err(unchecked)?;
+                    Source::url(uri, &jwt.tls).map_err(|cause| Error::KeySet { url: url.clone(), cause })?
+                }
+            });
+            Ok(Kept::new(&source, runtime, Arc::clone(&source).keep()))
+        })
     }
 }
 

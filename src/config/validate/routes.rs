@@ -38,7 +38,7 @@ fn serves_tokens(config: &Config) -> bool {
 fn names(config: &Config, report: &mut Report<'_>) {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for (index, route) in config.routes.iter().enumerate() {
-        let name = route.name.clone().unwrap_or_else(|| Route::default_name(index));
+        let name = route.name_at(index);
         let Some(first) = seen.get(&name).copied() else {
             seen.insert(name, index);
             continue;
