@@ -1,24 +1,27 @@
-//! The listeners for machines and operators: metrics and probes.
+//! The listeners for machines and operators: metrics, probes, the admin API and its page.
 
-pub mod reload;
+pub mod control;
+pub mod guard;
+pub mod overview;
+mod page;
+mod problem;
 mod tokens;
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::{Request, State};
+use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router, http::HeaderMap};
-use serde_json::json;
 
 use crate::exchange::Exchange;
-use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
-use reload::Reloads;
+use control::Control;
+use guard::Guard;
+use overview::Watched;
 
 /// The exposition format that Prometheus reads.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -83,41 +86,18 @@ pub fn metrics_listener(shown: Shown) -> Router {
         .with_state(shown)
 }
 
-/// The admin listener: the same paths and those that change state, for those who bring the token where one is set. Without one it is bound to loopback, and a page that a browser
-/// was lured to (DNS rebinding) is told apart by its `Host`.
-pub fn admin_listener(shown: Shown, reloads: Arc<Reloads>) -> Router {
+/// The admin listener: the same paths, the admin API and its page, for those whom `guard` admits.
+pub fn admin_listener(shown: Shown, guard: Arc<Guard>, control: Arc<Control>, watched: Arc<Watched>) -> Router {
     let tokens = tokens::router(Arc::clone(&shown.exchange));
-    let reload = reload::router(Arc::clone(&reloads));
-    metrics_listener(shown).merge(tokens).merge(reload).layer(middleware::from_fn_with_state(reloads, admit))
-}
-
-async fn admit(State(reloads): State<Arc<Reloads>>, request: Request, next: Next) -> Response {
-    match &*reloads.token() {
-        Some(token) if !brings(request.headers(), token) => (
-            StatusCode::UNAUTHORIZED,
-            [(header::WWW_AUTHENTICATE, "Bearer realm=\"bearerd admin\"")],
-            "the admin token is missing or wrong\n",
-        )
-            .into_response(),
-        None if !names_loopback(request.headers()) => {
-            (StatusCode::FORBIDDEN, "ask for this listener by its loopback address\n").into_response()
-        }
-        _ => next.run(request).await,
-    }
-}
-
-fn brings(headers: &HeaderMap, token: &Secret) -> bool {
-    headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-        .is_some_and(|brought| Secret::from(brought) == *token)
-}
-
-fn names_loopback(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
-    host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        || host.split(':').next() == Some("localhost")
+    metrics_listener(shown)
+        .merge(tokens)
+        .merge(control::router(control))
+        .merge(overview::router(watched))
+        .merge(guard::router(Arc::clone(&guard)))
+        .merge(page::router())
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::not_allowed)
+        .layer(middleware::from_fn_with_state(guard, guard::admit))
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
@@ -138,24 +118,4 @@ async fn startup(State(shown): State<Shown>) -> Response {
 
 fn probe(good: bool, yes: &'static str, no: &'static str) -> Response {
     if good { yes.into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, no).into_response() }
-}
-
-/// No form of a web page can send it.
-const GUARD: &str = "x-bearerd-admin";
-
-/// A page that a browser was lured to can reach loopback, but it can neither send this header nor hide where it comes from.
-fn refuse(headers: &HeaderMap) -> Option<Response> {
-    let is_ours = |origin: &header::HeaderValue| {
-        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-        host.is_some() && host == headers.get(header::HOST).and_then(|host| host.to_str().ok())
-    };
-    if headers.get(header::ORIGIN).is_some_and(|origin| !is_ours(origin)) {
-        return Some(told(StatusCode::FORBIDDEN, "this comes from another site"));
-    }
-    let guarded = headers.get(GUARD).is_some_and(|value| value == "1");
-    (!guarded).then(|| told(StatusCode::FORBIDDEN, "send the header `X-Bearerd-Admin: 1` with what changes state"))
-}
-
-fn told(status: StatusCode, detail: &str) -> Response {
-    (status, Json(json!({ "detail": detail }))).into_response()
 }

@@ -15,6 +15,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -22,12 +23,15 @@ use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time;
 
-use crate::admin::reload::Reloads;
+use crate::admin::control::Control;
+use crate::admin::guard::Guard;
+use crate::admin::overview::Watched;
 use crate::admin::{self, Readiness, Shown};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 use crate::exchange::Exchange;
 use crate::exchange::ledger::{KeyError, OpenError};
 use crate::http_server;
@@ -36,6 +40,7 @@ use crate::jwks::source;
 use crate::mounted;
 use crate::proxy::accept::{Connections, Listener};
 use crate::proxy::{Proxy, upstream};
+use crate::refusal::recent::Recent;
 use crate::secret::Secret;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::tls::client as trust;
@@ -244,15 +249,15 @@ pub fn bind(address: SocketAddr, key: impl FnOnce() -> String) -> Result<TcpList
     bound().map_err(|cause| Error::Bind { address, key: key(), cause })
 }
 
-/// Runs until `stop` says so. Returns when the last request is served, or when `stop` says [`Stop::Now`]. Where `config` is from a file, `source` says
+/// Runs until `stop` says so, or an operator. Returns when the last request is served, or when `stop` says [`Stop::Now`]. Where `loaded` is from a file, `source` says
 /// which, and it is loaded again when it changes.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(config: &Config, sockets: Sockets, clock: &Clock, stop: watch::Receiver<Stop>, source: Option<Source>) -> Result<(), Error> {
+pub fn run(loaded: &Loaded, sockets: Sockets, clock: &Clock, stop: watch::Receiver<Stop>, source: Option<Source>) -> Result<(), Error> {
     let background = runtime("bearerd-background", 2)?;
-    let workers = runtime("bearerd-proxy", config.workers.count())?;
-    let started = App::start(config, sockets, clock, &background, &workers, stop.clone(), source);
+    let workers = runtime("bearerd-proxy", loaded.config.workers.count())?;
+    let started = App::start(loaded, sockets, clock, &background, &workers, stop.clone(), source);
     let outcome = started.map(|app| background.block_on(app.serve(stop)));
     // What still runs by now is either idle or over its time.
     workers.shutdown_background();
@@ -274,12 +279,17 @@ struct App {
     closing: watch::Sender<bool>,
     /// `true` ends the accept loops.
     accepting: watch::Sender<bool>,
-    accept_loops: Vec<tokio::task::JoinHandle<()>>,
+    accept_loops: Vec<JoinHandle<()>>,
+    /// `true` once an operator wants the end.
+    quit: watch::Receiver<bool>,
+    /// `true` ends the admin listener.
+    over: watch::Sender<bool>,
+    admin: JoinHandle<()>,
 }
 
 impl App {
     fn start(
-        config: &Config,
+        Loaded { config, resolved, .. }: &Loaded,
         sockets: Sockets,
         clock: &Clock,
         background: &Runtime,
@@ -298,11 +308,20 @@ impl App {
         let shown = Shown { metrics: Arc::clone(metrics), exchange: Arc::clone(exchange), readiness: Arc::clone(&readiness) };
         let (ask, asked) = mpsc::channel(1);
         let levels = source.as_ref().and_then(|source| source.levels.clone());
-        let reloads = Arc::new(Reloads::new(ask, admin_token(config)?, levels, clock.clone(), Arc::clone(metrics)));
-        reloads.show_routes(generation.routes_shown());
+        let served = generation.served(resolved.clone());
+        let control = Arc::new(Control::new(ask, served, levels, clock.clone(), Arc::clone(metrics)));
+        let guard = Arc::new(Guard::new(admin_token(config)?, clock.clone()));
+        let recent = Arc::new(Recent::new(clock.clone()));
+        let watched = Arc::new(Watched::new(shown.clone(), Arc::clone(&control), Arc::clone(&recent), clock.clone()));
+        let over = watch::Sender::new(false);
         let _entered = background.enter();
-        serve_http(background.handle(), sockets.metrics, admin::metrics_listener(shown.clone()))?;
-        serve_http(background.handle(), sockets.admin, admin::admin_listener(shown, Arc::clone(&reloads)))?;
+        background.spawn(Arc::clone(&watched).keep(over.subscribe()));
+        serve_http(background.handle(), sockets.metrics, admin::metrics_listener(shown.clone()), future::pending())?;
+        let router = admin::admin_listener(shown, Arc::clone(&guard), Arc::clone(&control), watched);
+        let mut ended = over.subscribe();
+        let admin = serve_http(background.handle(), sockets.admin, router, async move {
+            let _ = ended.wait_for(|over| *over).await;
+        })?;
         for (name, socket) in sockets.issuers {
             let Some(issuer) = issuers.get(&name).cloned() else { continue };
             let listener = tokio::net::TcpListener::from_std(socket)?;
@@ -314,7 +333,7 @@ impl App {
 
         let connections = Arc::new(Connections::new(Arc::clone(metrics)));
         let (closing, accepting) = (watch::Sender::new(false), watch::Sender::new(false));
-        let app = pingora_app(config, Proxy::new(Arc::clone(&current.serving), Arc::clone(exchange), Arc::clone(metrics)));
+        let app = pingora_app(config, Proxy::new(Arc::clone(&current.serving), Arc::clone(exchange), Arc::clone(metrics), recent));
         let _entered = workers.enter();
         workers.spawn(Arc::clone(&connections).sweep());
         let mut accept_loops = Vec::new();
@@ -326,10 +345,11 @@ impl App {
         readiness.started();
         let exchange = Arc::clone(exchange);
         let latest = Arc::new(ArcSwap::from_pointee(generation.latest()));
+        let quit = control.quit();
         match source {
             Some(source) => {
                 let (running, latest) = (config.clone(), Arc::clone(&latest));
-                background.spawn(Reloader { source, foundation, current, running, generation, latest, reloads }.run(asked));
+                background.spawn(Reloader { source, foundation, current, running, generation, latest, control, guard }.run(asked));
             }
             None => {
                 background.spawn(async move {
@@ -339,13 +359,16 @@ impl App {
                 });
             }
         }
-        Ok(Self { exchange, latest, readiness, connections, closing, accepting, accept_loops })
+        Ok(Self { exchange, latest, readiness, connections, quit, closing, accepting, accept_loops, over, admin })
     }
 
     /// Serves until told to stop, then ends in order; [`Stop::Now`] cuts every step short.
     async fn serve(mut self, mut stop: watch::Receiver<Stop>) {
         // A sender that is gone can never say stop: then the process is ending anyway.
-        let _ = stop.wait_for(|stop| *stop >= Stop::Drain).await;
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop >= Stop::Drain) => {}
+            _ = self.quit.wait_for(|quit| *quit) => {}
+        }
         let mut now = stop.clone();
         tokio::select! {
             _ = now.wait_for(|stop| *stop == Stop::Now) => tracing::info!("ended at once"),
@@ -375,6 +398,9 @@ impl App {
             let left = self.exchange.revoke_all(drain_timeout).await;
             tracing::info!(left, "tokens revoked");
         }
+        // Whoever asked for the end is still to be told that it comes.
+        self.over.send_replace(true);
+        let _ = time::timeout(LAST_ANSWERS, &mut self.admin).await;
     }
 }
 
@@ -429,11 +455,18 @@ fn admin_token(config: &Config) -> Result<Option<Secret>, Error> {
 /// Connections at one time to the metrics or the admin listener: few call there, and they must not use up what callers need.
 const OWN_CONNECTIONS: usize = 256;
 
-/// Serves until its runtime ends.
-fn serve_http(handle: &Handle, socket: TcpListener, router: Router) -> io::Result<()> {
+/// Time for the admin listener's last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Serves until `shutdown`, or until its runtime ends.
+fn serve_http(
+    handle: &Handle,
+    socket: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let listener = tokio::net::TcpListener::from_std(socket)?;
-    handle.spawn(http_server::serve(router, listener, OWN_CONNECTIONS, future::pending()));
-    Ok(())
+    Ok(handle.spawn(http_server::serve(router, listener, OWN_CONNECTIONS, shutdown)))
 }
 
 fn pingora_app(config: &Config, proxy: Proxy) -> Arc<HttpProxy<Proxy>> {

@@ -51,7 +51,7 @@ enum Command {
     Doctor(doctor::Args),
     /// Explain what would become of a request, and why. Offline: nothing is called.
     Explain(explain::Args),
-    /// The configuration itself: its JSON Schema, a file to begin with.
+    /// The configuration itself: its JSON Schema, its values and their origins, a file to begin with.
     Config(config::Args),
     /// Make API keys for the embedded token service.
     Keys(keys::Args),

@@ -16,6 +16,7 @@ pub mod operation;
 mod place;
 pub mod policy;
 mod positions;
+mod resolved;
 pub mod route;
 mod schema;
 pub mod sink;
@@ -27,7 +28,7 @@ mod validate;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use cache::Cache;
 pub use diagnostic::{Diagnostic, closest};
@@ -35,6 +36,7 @@ pub use environment::Environment;
 pub use listener::{Admin, Listener, Metrics};
 pub use load::{Error, Loaded, fingerprint, from_text, load};
 pub use operation::{Logging, Shutdown, Workers};
+pub use resolved::Resolved;
 pub use route::Route;
 pub use schema::schema;
 pub use sink::Sink;
@@ -42,7 +44,7 @@ pub use token_service::TokenService;
 pub use upstream::Upstream;
 
 /// The whole configuration. Every key but `token_services`, `upstreams` and `routes` has a default.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where callers come in. Default: one listener on 127.0.0.1:8080.

@@ -19,6 +19,7 @@ mod token_endpoints;
 pub mod upstream;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::authorize::{Circumstances, Rendered};
 use crate::exchange::Exchange;
+use crate::refusal::recent::{Recent, Refused};
 use crate::refusal::{Reason, Refusal};
 use crate::routing::{Conditions, Table};
 use crate::telemetry::logs::Access as AccessLine;
@@ -53,6 +55,8 @@ pub struct Proxy {
     serving: Arc<ArcSwap<Serving>>,
     /// What decides.
     admission: Admission,
+    /// What operators see of refusals.
+    recent: Arc<Recent>,
 }
 
 /// One configuration as requests are served by it. A request keeps the one that it began with to its end.
@@ -79,8 +83,8 @@ impl Serving {
 
 impl Proxy {
     /// A proxy that serves by whatever stands in `serving`.
-    pub fn new(serving: Arc<ArcSwap<Serving>>, exchange: Arc<Exchange>, metrics: Arc<Metrics>) -> Self {
-        Self { serving, admission: Admission { exchange, metrics } }
+    pub fn new(serving: Arc<ArcSwap<Serving>>, exchange: Arc<Exchange>, metrics: Arc<Metrics>, recent: Arc<Recent>) -> Self {
+        Self { serving, admission: Admission { exchange, metrics }, recent }
     }
 }
 
@@ -91,6 +95,10 @@ impl Context {
 
     fn series(&self) -> &RouteMetrics {
         self.route().map_or(&self.serving.unrouted, |route| &route.metrics)
+    }
+
+    fn request_id(&self) -> &str {
+        self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
     }
 
     fn upstream(&self) -> Option<&Arc<Upstream>> {
@@ -365,6 +373,9 @@ impl ProxyHttp for Proxy {
         let series = ctx.series();
         series.duration.observe(elapsed.as_secs_f64());
         series.answered(&session.req_header().method, status);
+        if let Some(reason) = ctx.reason {
+            self.recent.keep(|at| Self::refused(session, ctx, status, reason, at));
+        }
         if ctx.serving.access_log {
             self.log(session, ctx, status, elapsed);
         }
@@ -372,6 +383,18 @@ impl ProxyHttp for Proxy {
 }
 
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// What the caller wants: method, and path without the query, where credentials travel.
+fn asked_for<'a>(session: &'a Session, ctx: &'a Context) -> (&'a str, &'a str) {
+    match ctx.asked_for.as_deref() {
+        Some((method, path)) => (method.as_str(), path.as_str()),
+        None => (session.req_header().method.as_str(), session.req_header().uri.path()),
+    }
+}
+
+fn peer(session: &Session) -> Option<IpAddr> {
+    Connection::of(session.digest()).map(|connection| connection.caller.address)
+}
 
 /// Whom a request without a token comes from, as a number.
 fn peer_key(session: &Session) -> u64 {
@@ -415,17 +438,28 @@ impl Proxy {
         headers
     }
 
+    /// What operators see of a request that was refused or failed.
+    fn refused(session: &Session, ctx: &Context, status: u16, reason: Reason, at: i64) -> Refused {
+        let (method, path) = asked_for(session, ctx);
+        Refused {
+            at,
+            request_id: ctx.request_id().to_owned(),
+            peer: peer(session),
+            route: ctx.route().map_or_else(String::new, |route| route.name.clone()),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            status,
+            reason,
+            cause: ctx.cause.clone().unwrap_or_default(),
+        }
+    }
+
     fn log(&self, session: &Session, ctx: &Context, status: u16, elapsed: Duration) {
-        let request = session.req_header();
-        let (method, path) = match ctx.asked_for.as_deref() {
-            Some((method, path)) => (method.as_str(), path.as_str()),
-            None => (request.method.as_str(), request.uri.path()),
-        };
+        let (method, path) = asked_for(session, ctx);
         AccessLine {
-            request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
-            peer: Connection::of(session.digest()).map(|connection| connection.caller.address),
+            request_id: ctx.request_id(),
+            peer: peer(session),
             method,
-            // Without the query: credentials travel there.
             path,
             route: ctx.route().map_or("", |route| &route.name),
             status,

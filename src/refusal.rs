@@ -1,5 +1,7 @@
 //! The one table from a reason to what the caller gets: status, headers, problem body (RFC 9457). Plain data, no proxy in it.
 
+pub mod recent;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -126,6 +128,42 @@ impl Reason {
             Self::Denied | Self::InvalidToken => Some(r#"Bearer realm="bearerd", error="invalid_token""#),
             Self::InsufficientScope => Some(r#"Bearer realm="bearerd", error="insufficient_scope""#),
             _ => None,
+        }
+    }
+
+    /// What an operator can do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::NoRoute => "No route takes this host, path and method. `bearerd explain` says why each one does not.",
+            Self::MissingCredential => "The caller sent no credential of a kind that the route lists in `credentials`.",
+            Self::InvalidCredential => "The caller sent a credential twice, several at once, or a malformed one. See `on_multiple`.",
+            Self::InvalidToken => {
+                "The caller's JWT is expired, revoked, of another issuer or audience, or signed by an unknown key. See `validate.jwt`."
+            }
+            Self::InsufficientScope => "The token is good, its claims do not satisfy `require` of the route.",
+            Self::Denied => "The token service does not know this key. Ask its owner whether it was rotated or deleted.",
+            Self::Forbidden => "The token service knows this key and does not allow it these parameters. Look at `token` of the route.",
+            Self::TokenRequestRejected => {
+                "The token service refuses the route's parameters. Look at `token` of the route: client_id, domain, scopes."
+            }
+            Self::MountedCredentialDenied => {
+                "The token service refuses bearerd's own mounted key. Put a good one into its file; it is read again by itself."
+            }
+            Self::TokenServiceUnavailable => "The token service fails or cannot be reached. `bearerd doctor` says which step fails.",
+            Self::MintBudget => "More new keys than `mint.rate` and `mint.concurrency` allow. Raise them if the token service can take it.",
+            Self::RateLimited => "The route's `rate_limit` is reached.",
+            Self::HeaderTooLarge => "The caller's header section is over `limits.header_bytes`, or over `header_bytes` of the upstream.",
+            Self::HeaderTooLargeWithOurs => {
+                "With the token, the header section is over `header_bytes` of the upstream. Raise it there and here, or ask for fewer scopes."
+            }
+            Self::HeaderTimeout => "The caller did not send its header section within `limits.header_timeout`.",
+            Self::UpstreamConnect => "No server of the upstream accepts connections. Is the app running, on this port?",
+            Self::UpstreamReset => "The upstream closed the connection before it answered. Look at its log.",
+            Self::UpstreamTimeout => "The upstream did not answer within its `timeouts`.",
+            Self::BadRequest => {
+                "The request is malformed or can be read in two ways. The caller, or a proxy before bearerd, must send it properly."
+            }
+            Self::Internal => "A fault of bearerd itself: please report it with the log line.",
         }
     }
 

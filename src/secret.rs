@@ -6,6 +6,8 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use aws_lc_rs::{constant_time, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -16,6 +18,16 @@ use zeroize::Zeroizing;
 pub struct Secret(SecretString);
 
 impl Secret {
+    /// 43 random base64url characters: 256 bits, which nobody guesses.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn random() -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rand::fill(&mut *bytes)?;
+        Ok(Self::from(URL_SAFE_NO_PAD.encode(*bytes)))
+    }
+
     /// The text itself. Every call of this is a place where a secret can leak: keep them few.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()

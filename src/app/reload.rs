@@ -9,9 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
 
 use super::generation::{Current, Former, Foundation, Generation, needs_restart};
-use crate::admin::reload::{Outcome, Reloads, RouteShown};
+use crate::admin::control::{Control, Outcome, RouteShown, Served};
+use crate::admin::guard::Guard;
 use crate::config::route::Auth;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Resolved};
 use crate::exchange::Sink;
 use crate::telemetry::logs::Levels;
 
@@ -41,7 +42,8 @@ pub(super) struct Reloader {
     pub(super) running: Config,
     pub(super) generation: Generation,
     pub(super) latest: Arc<ArcSwap<Latest>>,
-    pub(super) reloads: Arc<Reloads>,
+    pub(super) control: Arc<Control>,
+    pub(super) guard: Arc<Guard>,
 }
 
 /// What the end of the process needs of the configuration of the moment.
@@ -69,7 +71,7 @@ impl Reloader {
             };
             known = self.fingerprint().await;
             let outcome = self.reload().await;
-            self.reloads.note(&outcome);
+            self.control.note(&outcome);
             if let Some(asker) = asker {
                 // Whoever asked may have hung up.
                 let _ = asker.send(outcome);
@@ -107,9 +109,9 @@ impl Reloader {
         }
         // What is bound beyond loopback stays guarded, even where the file wants it on loopback and without a token, which only a new start can do.
         if admin_token.is_some() || self.running.admin.address.ip().is_loopback() {
-            self.reloads.change_token(admin_token);
+            self.guard.change_token(admin_token);
         }
-        self.reloads.show_routes(next.routes_shown());
+        self.control.show(next.served(loaded.resolved));
         self.latest.store(Arc::new(next.latest()));
         let needs_restart = needs_restart(&self.running, &next.config);
         tracing::info!(routes = next.config.routes.len(), "the configuration was reloaded");
@@ -126,8 +128,8 @@ impl Generation {
         Latest { shutdown: self.config.shutdown, sinks: self.sinks.iter().map(|(sink, _)| Arc::clone(&sink.part)).collect() }
     }
 
-    /// The routes, for operators.
-    pub(super) fn routes_shown(&self) -> Vec<RouteShown> {
+    /// What operators see of it.
+    pub(super) fn served(&self, configuration: Resolved) -> Served {
         let shown = |(place, section): (usize, &config::Route)| {
             let matches = &section.matches;
             let prefix = || matches.path_prefix.as_ref().map(|prefix| format!("{prefix}/**"));
@@ -147,7 +149,7 @@ impl Generation {
                 enforced: section.enforce,
             }
         };
-        self.config.routes.iter().enumerate().map(shown).collect()
+        Served { routes: self.config.routes.iter().enumerate().map(shown).collect(), configuration }
     }
 }
 

@@ -1,10 +1,13 @@
-//! `bearerd config`: what can be configured, and a file to begin with.
+//! `bearerd config`: what can be configured, what is, and a file to begin with.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 
+use super::Format;
+use super::configured::loaded;
 use crate::config;
 
 /// Arguments of `bearerd config`.
@@ -20,6 +23,16 @@ enum Command {
     /// check as you type.
     #[command(after_help = "Example:\n  bearerd config schema > bearerd.schema.json")]
     Schema,
+    /// Print every value of a configuration, defaults too, and where each comes from. Secrets stay out.
+    #[command(after_help = "Example:\n  bearerd config show -c bearerd.yaml | grep -v '# default'")]
+    Show {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE", default_value = "bearerd.yaml")]
+        config: PathBuf,
+        /// The form of what is printed.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// Print a commented configuration to begin with.
     #[command(after_help = "Example:\n  bearerd config init inbound > bearerd.yaml && bearerd check -c bearerd.yaml")]
     Init {
@@ -57,6 +70,13 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let text = match self.command {
             Command::Schema => format!("{}\n", serde_json::to_string_pretty(&config::schema())?),
+            Command::Show { config, format } => match loaded(&config) {
+                Err(code) => return Ok(code),
+                Ok(loaded) => match format {
+                    Format::Text => loaded.resolved.to_yaml()?,
+                    Format::Json => format!("{}\n", serde_json::to_string_pretty(&loaded.resolved)?),
+                },
+            },
             Command::Init { stance } => {
                 format!(
                     "# yaml-language-server: $schema=bearerd.schema.json\n# (`bearerd config schema > bearerd.schema.json` makes that file)\n\n{}",

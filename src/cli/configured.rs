@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::BAD_CONFIGURATION;
-use crate::config::{self, Config, Loaded, operation};
+use crate::config::{self, Loaded, operation};
 use crate::telemetry::logs::{self, Form, Logs};
 
 /// A loaded configuration, and what must live as long as anything is logged.
 pub(super) struct Configured {
-    pub(super) config: Config,
+    pub(super) loaded: Loaded,
     /// Of the file, from before it was read.
     pub(super) fingerprint: Option<u64>,
     pub(super) logs: Logs,
@@ -38,7 +38,7 @@ pub(super) fn configured(path: &Path) -> anyhow::Result<Result<Configured, ExitC
     for warning in loaded.lapsed.iter().chain(&loaded.warnings) {
         tracing::warn!("{warning}");
     }
-    Ok(Ok(Configured { config: loaded.config, fingerprint, logs }))
+    Ok(Ok(Configured { loaded, fingerprint, logs }))
 }
 
 fn form(format: operation::Format) -> Form {

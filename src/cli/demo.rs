@@ -62,17 +62,17 @@ pub struct Args {}
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let _guard = logs::set_up(Level::INFO, Form::fitting())?;
-        let config = config::from_text(CONFIGURATION, "demo", &Environment::default(), Path::new("."))?.config;
+        let loaded = config::from_text(CONFIGURATION, "demo", &Environment::default(), Path::new("."))?;
         let clock = Clock::system();
         let app = app::bind(APP, || "the demo's app".to_owned())?;
         let token_service = app::bind(TOKEN_SERVICE, || "the demo's token service".to_owned())?;
-        let sockets = Sockets::bind(&config)?;
+        let sockets = Sockets::bind(&loaded.config)?;
         // There is nothing to drain for: nobody but the person who ends it is calling.
         let stop = signals(Stop::Now)?.stop;
         surroundings(app, token_service, clock.clone(), stop.clone())?;
 
         println!("bearerd {} demo. Its configuration:\n\n{}{GUIDE}", env!("CARGO_PKG_VERSION"), indented(CONFIGURATION));
-        app::run(&config, sockets, &clock, stop, None)?;
+        app::run(&loaded, sockets, &clock, stop, None)?;
         Ok(ExitCode::SUCCESS)
     }
 }

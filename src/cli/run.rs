@@ -18,24 +18,24 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Configured { config, fingerprint, logs } = match configured(&self.config)? {
+        let Configured { loaded, fingerprint, logs } = match configured(&self.config)? {
             Ok(configured) => configured,
             Err(code) => return Ok(code),
         };
         let Signals { stop, hangups } = signals(Stop::Drain)?;
         let source = Source { file: self.config.clone(), fingerprint, hangups, levels: Some(logs.levels.clone()) };
-        let outcome = Sockets::bind(&config).and_then(|sockets| {
+        let outcome = Sockets::bind(&loaded.config).and_then(|sockets| {
             let addresses = sockets.addresses()?;
             tracing::info!(
                 version = env!("CARGO_PKG_VERSION"),
                 callers = ?addresses.callers,
                 admin = %addresses.admin,
                 metrics = %addresses.metrics,
-                routes = config.routes.len(),
-                workers = config.workers.count(),
+                routes = loaded.config.routes.len(),
+                workers = loaded.config.workers.count(),
                 "listening"
             );
-            app::run(&config, sockets, &Clock::system(), stop, Some(source))
+            app::run(&loaded, sockets, &Clock::system(), stop, Some(source))
         });
         Ok(match outcome {
             Ok(()) => ExitCode::SUCCESS,

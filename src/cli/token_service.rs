@@ -13,8 +13,8 @@ use super::configured::{Configured, configured};
 use super::signals::signals;
 use crate::app::{self, Stop};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::token_service::Embedded;
+use crate::config::{Config, Loaded};
 use crate::issuer::metrics::Families;
 use crate::issuer::{Issuer, server};
 
@@ -39,7 +39,7 @@ impl Args {
     /// When the address cannot be listened on. A mistake in the configuration or a file that it names is printed, and is exit code
     /// [`BAD_CONFIGURATION`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Configured { config, logs: _logs, .. } = match configured(&self.config)? {
+        let Configured { loaded: Loaded { config, .. }, logs: _logs, .. } = match configured(&self.config)? {
             Ok(configured) => configured,
             Err(code) => return Ok(code),
         };

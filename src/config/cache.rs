@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
 /// Bounds of the caches.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Tokens kept; past it the least recently used go.
@@ -30,11 +30,11 @@ impl Default for Cache {
 }
 
 /// How definite refusals of the token service are remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Negative {
     /// For how long.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub ttl: Duration,
     /// How many.
@@ -48,11 +48,11 @@ impl Default for Negative {
 }
 
 /// How revoked tokens are remembered: they are dead here even where they would still be valid.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tombstones {
     /// For how long at most; a token that ends before is forgotten then.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub ttl: Duration,
     /// How many; past it new revocations get 503.
@@ -67,7 +67,7 @@ impl Default for Tombstones {
 }
 
 /// A file that keeps tokens and pending revocations across restarts, encrypted. API keys are never in it.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
     /// The file; made if it is absent. One process at a time.

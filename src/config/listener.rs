@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units::{self, Bytes};
 
 /// A listener for callers.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listener {
     /// `host:port` with a numeric host; port 0 lets the system choose.
@@ -25,7 +25,7 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Peers (addresses or CIDR networks) whose word on who called and for what counts. Default: none; with `mode: decision`, loopback.
     #[schemars(with = "Option<Vec<String>>", extend("items" = { "type": "string", "format": "network" }))]
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "networks", serialize_with = "network_texts")]
     pub trusted_peers: Option<Vec<IpNet>>,
     /// The statuses that decisions have.
     pub decision_status: DecisionStatus,
@@ -62,7 +62,7 @@ impl Listener {
 }
 
 /// What a listener does with requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// They go on to their route's upstream.
@@ -73,7 +73,7 @@ pub enum Mode {
 }
 
 /// The statuses that decisions have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DecisionStatus {
     /// Those that callers of the proxy itself get.
@@ -84,7 +84,7 @@ pub enum DecisionStatus {
 }
 
 /// Where a proxy that asks for a decision says what it was itself asked for. Only what trusted peers say counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DecisionRequest {
     /// In whichever of the others is there; where two are and differ, the request is refused.
@@ -113,8 +113,13 @@ fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
     texts.iter().map(|text| parse_network(text).map_err(serde::de::Error::custom)).collect::<Result<_, _>>().map(Some)
 }
 
+fn network_texts<S: serde::Serializer>(networks: &Option<Vec<IpNet>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let texts = networks.as_ref().map(|networks| networks.iter().map(IpNet::to_string).collect::<Vec<_>>());
+    texts.serialize(serializer)
+}
+
 /// TLS towards callers: 1.2 and 1.3.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Certificates, found by the name that the caller asks for (SNI); the first serves all other names.
@@ -130,7 +135,7 @@ pub struct Tls {
 }
 
 /// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificatePair {
     /// PEM file of the certificate, followed by its chain.
@@ -142,7 +147,7 @@ pub struct CertificatePair {
 }
 
 /// Whether callers must show a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificates {
     /// Without one there is no connection.
@@ -153,7 +158,7 @@ pub enum ClientCertificates {
 }
 
 /// Bounds on what a caller may send and hold open.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes of a request's header section.
@@ -162,11 +167,11 @@ pub struct Limits {
     #[schemars(range(min = 1, max = 256))]
     pub headers: usize,
     /// Time for a whole header section to arrive.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub header_timeout: Duration,
     /// Time that a kept-alive connection may stay idle, in whole seconds, and that a caller may take nothing of an answer.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub idle_timeout: Duration,
     /// Connections at one time; 0 is no limit.
@@ -189,7 +194,7 @@ impl Default for Limits {
 }
 
 /// The listener that changes state; without a token only on loopback.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// `host:port`.
@@ -207,7 +212,7 @@ impl Default for Admin {
 }
 
 /// The listener for `/metrics`, `/livez`, `/readyz` and `/startupz`.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// `host:port`.

@@ -11,6 +11,7 @@ use super::document;
 use super::environment::{self, Environment};
 use super::place::KeyPath;
 use super::positions::Positions;
+use super::resolved::Resolved;
 use super::schema::Schema;
 use super::validate::{Report, validate};
 use super::{Config, check, files};
@@ -24,6 +25,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// What was right once, or will be, such as a certificate that has expired: `check` fails on it, a process starts all the same.
     pub lapsed: Vec<Diagnostic>,
+    /// The configuration as people see it: every value, and where it comes from.
+    pub resolved: Resolved,
 }
 
 /// Why there is no configuration. A process that was given it ends with exit code 78.
@@ -111,7 +114,8 @@ pub fn from_text(text: &str, file: &str, environment: &Environment, folder: &Pat
     for (index, route) in config.routes.iter_mut().enumerate() {
         route.name = Some(route.name_at(index));
     }
-    Ok(Loaded { config, warnings, lapsed })
+    let resolved = Resolved::of(&config, &positions, file);
+    Ok(Loaded { config, warnings, lapsed, resolved })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::token_service::ClientTls;
 use super::units;
 
 /// How a JWT that a caller brings is checked by its signature.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     /// Where the issuer publishes its keys (RFC 7517). Fetched in the background; no redirect is followed.
@@ -28,7 +28,7 @@ pub struct Jwt {
     /// What `aud` must have one of; anything where empty.
     pub audiences: Vec<String>,
     /// How far `nbf` and `iat` may be ahead of our clock. `exp` is strict.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub leeway: Duration,
     /// Private CA and client certificate towards `jwks_url`.
@@ -50,7 +50,7 @@ impl Default for Jwt {
 }
 
 /// A signature algorithm (RFC 7518 section 3.1, RFC 8037). None of them has a shared secret: a key set is public.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the names are the standard's")]
 pub enum Algorithm {
     RS256,
@@ -65,7 +65,7 @@ pub enum Algorithm {
 }
 
 /// What the token's claims must say.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Require {
     /// Scopes; all of them.
@@ -87,7 +87,7 @@ impl Require {
 }
 
 /// What must stand in a claim: a value, one of a list, or more to say.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Expected {
     /// This value; text with a `*` in it is a pattern.
@@ -111,7 +111,7 @@ pub enum Scalar {
 }
 
 /// What must stand in a claim, where a value alone does not say it.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Told {
     /// It must be there, or must not.
@@ -125,14 +125,14 @@ pub enum Told {
 }
 
 /// How often one may come.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Requests that are let through in `per`. They may come all at once.
     #[schemars(range(min = 1))]
     pub requests: u32,
     /// The time in which the allowance comes back whole.
-    #[serde(default = "one_second", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "one_second", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub per: Duration,
     /// Who has an allowance of its own.
@@ -153,7 +153,7 @@ const fn hundred_thousand() -> usize {
 }
 
 /// Who has an allowance of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateLimitBy {
     /// Each credential.

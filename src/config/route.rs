@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::policy::{Jwt, RateLimit, Require};
 use super::units;
 
 /// A route. The first whose `match` fits serves the request.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// Its name in logs and metrics; `route-1`, `route-2`, ... by default.
@@ -50,7 +50,7 @@ pub struct Route {
     /// Renew the tokens of credentials that were used within 24 hours, not only of those that were used since the last mint.
     pub keep_warm: bool,
     /// How often a psToken's session is extended while tokens that were minted from it are in use.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub session_refresh: Duration,
     /// What happens when the upstream answers 401 to an injected token.
@@ -58,7 +58,7 @@ pub struct Route {
     /// What becomes of requests that go on past the end of their token: streams, WebSockets, long answers.
     pub on_expiry: OnExpiry,
     /// How long a token that shows no expiry (a psToken) is used.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub session_lifetime: Duration,
 }
@@ -133,7 +133,7 @@ impl Route {
 }
 
 /// Which requests a route takes: all conditions that are given must hold.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
     /// Hosts, without port, in any case; `*.example.com` is any one or more labels before it.
@@ -157,7 +157,7 @@ pub struct Match {
 }
 
 /// A fixed answer.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Respond {
     /// Its status.
@@ -166,7 +166,7 @@ pub struct Respond {
 }
 
 /// A route that stands in for a token service.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TokenApi {
     /// For this token service.
@@ -176,7 +176,7 @@ pub enum TokenApi {
 }
 
 /// How a route stands in for a token service.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenApiDetails {
     /// The token service.
@@ -195,7 +195,7 @@ impl Default for TokenApiDetails {
 }
 
 /// What becomes of a token that a caller revokes through a `token_api` route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnRevoke {
     /// It is revoked, for all who use it.
@@ -216,7 +216,7 @@ impl TokenApi {
 }
 
 /// Whether a route needs a credential.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
     /// A request without a good credential is refused.
@@ -227,7 +227,7 @@ pub enum Auth {
 }
 
 /// A kind of credential, by its usual place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialKind {
     /// `X-API-Key`.
@@ -241,7 +241,7 @@ pub enum CredentialKind {
 }
 
 /// Where a credential is looked for: a kind, or an API key at a place of its own.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum CredentialSource {
     /// A kind at its usual place.
@@ -251,7 +251,7 @@ pub enum CredentialSource {
 }
 
 /// A credential at a place of its own.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Placed {
     /// An API key in a named header or query parameter.
@@ -261,7 +261,7 @@ pub enum Placed {
 }
 
 /// bearerd's own API key, mounted as a file. It is read again when the file changes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mounted {
     /// The file; it holds the key alone.
@@ -273,7 +273,7 @@ pub struct Mounted {
 }
 
 /// Where an API key is.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ApiKeyPlace {
     /// In this header.
@@ -283,7 +283,7 @@ pub enum ApiKeyPlace {
 }
 
 /// What happens when a request brings several listed credentials.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnMultiple {
     /// It is refused with 400.
@@ -294,7 +294,7 @@ pub enum OnMultiple {
 }
 
 /// The parameters of `create_token`.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Token {
     /// The token service that mints.
@@ -321,7 +321,7 @@ pub struct Token {
     /// `returnSessionToken`: inject a psToken in place of a JWT.
     pub return_session_token: bool,
     /// No token is used for longer than this after its mint; by default as long as it says itself.
-    #[serde(deserialize_with = "units::Duration::deserialize_some")]
+    #[serde(with = "units::MaybeDuration")]
     #[schemars(with = "Option<units::Duration>")]
     pub max_age: Option<Duration>,
 }
@@ -345,7 +345,7 @@ impl Default for Token {
 }
 
 /// How tokens are checked.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Validate {
     /// When `get_token_details` is asked; `on_mint` by default. About a JWT that a caller brings it is asked before the first use and then every so
@@ -401,6 +401,16 @@ impl<'de> Deserialize<'de> for Details {
     }
 }
 
+impl Serialize for Details {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::OnMint => serializer.serialize_str("on_mint"),
+            Self::Every(span) => units::Duration::serialize(span, serializer),
+        }
+    }
+}
+
 impl JsonSchema for Details {
     fn schema_name() -> Cow<'static, str> {
         "Details".into()
@@ -412,7 +422,7 @@ impl JsonSchema for Details {
 }
 
 /// What happens when an upstream answers 401 to an injected token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUpstream401 {
     /// Another token is minted, at most once in ten seconds for each; where the request allows it, it is sent again with that one.
@@ -423,7 +433,7 @@ pub enum OnUpstream401 {
 }
 
 /// What becomes of requests that go on past the end of their token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpiry {
     /// They go on.
@@ -434,7 +444,7 @@ pub enum OnExpiry {
 }
 
 /// Headers towards the upstream, and back.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Headers {
     /// Set; whatever the caller sent under these names, in any alias, is gone. `{claims.NAME}`, `{route}`, `{peer}` and `{request_id}` are filled in;
@@ -449,7 +459,7 @@ pub struct Headers {
 }
 
 /// Headers of the upstream's answer.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResponseHeaders {
     /// Set in place of the upstream's; `{route}`, `{peer}` and `{request_id}` are filled in.

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::route::{Mounted, Token, Validate};
 use super::units::Mode;
 
 /// A token that is kept in a file: written anew on each renewal, removed on exit.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sink {
     /// The parameters of `create_token`.
@@ -32,7 +32,7 @@ pub struct Sink {
 }
 
 /// Whose token a sink holds.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SinkCredential {
     /// bearerd's own key.

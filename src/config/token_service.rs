@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
 /// A token service, by kind.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenService {
     /// The IAP token API over HTTP(S).
@@ -46,22 +46,22 @@ impl TokenService {
 }
 
 /// The IAP token API (`/v1/tokens`).
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Iap {
     /// Where it is: `https://host`, a port and a path prefix if need be.
     #[schemars(extend("format" = "http-url"))]
     pub url: String,
     /// Time for a whole call.
-    #[serde(default = "five_seconds", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "five_seconds", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub timeout: Duration,
     /// Time to connect, TLS included.
-    #[serde(default = "two_seconds", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "two_seconds", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub connect_timeout: Duration,
     /// How far its clock may be ahead of ours.
-    #[serde(default, deserialize_with = "units::Duration::deserialize")]
+    #[serde(default, with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub skew: Duration,
     /// Private CA and client certificate.
@@ -84,7 +84,7 @@ const fn two_seconds() -> Duration {
 }
 
 /// TLS towards a server that bearerd calls.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientTls {
     /// PEM file of the authorities to trust in place of the system's.
@@ -99,7 +99,7 @@ pub struct ClientTls {
 }
 
 /// Bounds on calls to `create_token` of one service.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mint {
     /// Calls at one time.
@@ -111,7 +111,7 @@ pub struct Mint {
     /// Mints that may wait for their turn.
     pub queue: usize,
     /// Time that a request waits for a token.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub wait: Duration,
 }
@@ -123,14 +123,14 @@ impl Default for Mint {
 }
 
 /// When a token service is left alone because it fails: connect errors, time-outs, 5xx and garbage count, a definite no does not.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Breaker {
     /// Consecutive failures after which only probes are sent, until one succeeds.
     #[schemars(range(min = 1))]
     pub failures: u32,
     /// The time between two probes.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub probe_interval: Duration,
 }
@@ -142,7 +142,7 @@ impl Default for Breaker {
 }
 
 /// bearerd's own token service.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Embedded {
     /// Where it is served over HTTP too, for SDKs and for its key set; not at all by default. `bearerd token-service` uses 127.0.0.1:8090 then.
@@ -159,7 +159,7 @@ pub struct Embedded {
     #[serde(default)]
     pub algorithm: SigningAlgorithm,
     /// How long a signing key that was replaced verifies at most: it does for as long as its tokens live. 0s ends them at once, for a key that leaked.
-    #[serde(default = "one_day", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "one_day", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub key_overlap: Duration,
     /// File that keeps sessions, revocations and signing keys that were replaced across restarts; without it they end with the process.
@@ -171,11 +171,11 @@ pub struct Embedded {
     #[schemars(range(min = 1))]
     pub rate_per_key: u32,
     /// How long a JWT lives.
-    #[serde(default = "one_hour", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "one_hour", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub lifetime: Duration,
     /// How long a psToken's session lives without a refresh.
-    #[serde(default = "twelve_hours", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "twelve_hours", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub session_lifetime: Duration,
     /// `iss` of the tokens.
@@ -193,7 +193,7 @@ pub struct Embedded {
 }
 
 /// How the embedded token service signs (RFC 7518 section 3.1, RFC 8037).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the names are the standard's")]
 pub enum SigningAlgorithm {
     #[default]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// `#[serde(with = ...)]` and `#[schemars(with = ...)]` for a [`std::time::Duration`].
 pub struct Duration;
@@ -18,7 +18,7 @@ impl Duration {
             .map_err(|_| format!("`{text}` is not a duration: write a number with a unit, as `500ms`, `30s`, `5m` or `24h`"))
     }
 
-    /// For `#[serde(deserialize_with)]`.
+    /// For `#[serde(with)]`.
     ///
     /// # Errors
     /// As [`Duration::parse`].
@@ -26,16 +26,45 @@ impl Duration {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).map_err(de::Error::custom)
     }
+
+    /// Writes it with its unit, as an operator would.
+    pub fn text(duration: std::time::Duration) -> String {
+        // `1day` and `1month` are of humantime, and hardly what was written.
+        match (duration.as_secs(), duration.subsec_nanos()) {
+            (seconds, 0) if seconds > 0 && seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+            (seconds, 0) if seconds > 0 && seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+            _ => humantime::format_duration(duration).to_string(),
+        }
+    }
+
+    /// For `#[serde(with)]`.
+    ///
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(duration: &std::time::Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Self::text(*duration))
+    }
 }
 
-impl Duration {
-    /// For `#[serde(deserialize_with)]` of a key that may be absent.
+/// `#[serde(with = ...)]` for a [`std::time::Duration`] that may be absent.
+pub struct MaybeDuration;
+
+impl MaybeDuration {
+    /// For `#[serde(with)]`.
     ///
     /// # Errors
     /// As [`Duration::parse`].
-    pub fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<std::time::Duration>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<std::time::Duration>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| Self::parse(&text)).transpose().map_err(de::Error::custom)
+        text.map(|text| Duration::parse(&text)).transpose().map_err(de::Error::custom)
+    }
+
+    /// For `#[serde(with)]`.
+    ///
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(duration: &Option<std::time::Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        duration.map(Duration::text).serialize(serializer)
     }
 }
 
@@ -75,6 +104,18 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        serializer.serialize_str(&match self.0 {
+            bytes if bytes > 0 && bytes.is_multiple_of(MIB) => format!("{}MiB", bytes / MIB),
+            bytes if bytes > 0 && bytes.is_multiple_of(KIB) => format!("{}KiB", bytes / KIB),
+            bytes => format!("{bytes}B"),
+        })
+    }
+}
+
 impl JsonSchema for Bytes {
     fn schema_name() -> Cow<'static, str> {
         "Bytes".into()
@@ -111,6 +152,12 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}%", self.0))
+    }
+}
+
 impl JsonSchema for Percent {
     fn schema_name() -> Cow<'static, str> {
         "Percent".into()
@@ -142,6 +189,12 @@ impl Mode {
 impl<'de> Deserialize<'de> for Mode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Mode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:04o}", self.0))
     }
 }
 

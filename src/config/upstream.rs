@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
 /// One or more servers that serve the same.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// `host:port` each; a name is resolved in the background, again every `dns_refresh`.
@@ -36,7 +36,7 @@ pub struct Upstream {
     #[serde(default)]
     pub ejection: Ejection,
     /// How often names are resolved again.
-    #[serde(default = "thirty_seconds", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "thirty_seconds", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub dns_refresh: Duration,
     /// Kept-alive connections.
@@ -63,7 +63,7 @@ impl Upstream {
 }
 
 /// TLS towards an upstream. Its files are read again when they change.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamTls {
     /// The name that is asked for and must be in the certificate; by default the server's host as it is written in `servers`.
@@ -88,7 +88,7 @@ impl Default for UpstreamTls {
 }
 
 /// What an upstream speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -103,7 +103,7 @@ pub enum Protocol {
 }
 
 /// Which of several servers is asked. Those that fail are passed over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// Each in its turn.
@@ -116,18 +116,18 @@ pub enum Balance {
 }
 
 /// A request that is sent to each server again and again. 2xx and 3xx are good.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// What is asked for, with GET.
     #[schemars(extend("format" = "absolute-path"))]
     pub path: String,
     /// The time between two requests to a server.
-    #[serde(default = "five_seconds", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "five_seconds", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub interval: Duration,
     /// Time for the whole answer.
-    #[serde(default = "one_second", deserialize_with = "units::Duration::deserialize")]
+    #[serde(default = "one_second", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub timeout: Duration,
     /// Bad answers in a row after which a server is passed over. One good answer brings it back.
@@ -149,13 +149,13 @@ const fn two() -> u32 {
 }
 
 /// When a server is left alone: requests that it did not take, or did not begin to answer, count.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ejection {
     /// Failures in a row; 0 never leaves it alone.
     pub failures: u32,
     /// For how long.
-    #[serde(rename = "for", deserialize_with = "units::Duration::deserialize")]
+    #[serde(rename = "for", with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub period: Duration,
 }
@@ -171,7 +171,7 @@ const fn thirty_seconds() -> Duration {
 }
 
 /// The pool of kept-alive connections.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
     /// Idle connections kept, over all servers of all upstreams the largest such figure counts.
@@ -185,23 +185,23 @@ impl Default for Pool {
 }
 
 /// Time-outs of each phase towards an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
     /// To connect.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub connect: Duration,
     /// Between two reads of the answer.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub read: Duration,
     /// For each write of the request.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub write: Duration,
     /// For a kept-alive connection without a request.
-    #[serde(deserialize_with = "units::Duration::deserialize")]
+    #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub idle: Duration,
 }

@@ -1,6 +1,6 @@
 //! One entry of the exchange: a credential, the token that stands for it, and what is planned for them.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub struct Entry {
     pub(super) credential: Credential,
     token: ArcSwap<Token>,
     marks: AtomicU8,
+    /// Requests that found it at hand.
+    uses: AtomicU64,
     /// Taken out of use before its time: what rides on its tokens ends too.
     invalidated: AtomicBool,
     agenda: Mutex<Agenda>,
@@ -74,6 +76,7 @@ impl Entry {
             credential,
             token: ArcSwap::from_pointee(token),
             marks: AtomicU8::new(0),
+            uses: AtomicU64::new(0),
             invalidated: AtomicBool::new(false),
             agenda,
         };
@@ -95,9 +98,11 @@ impl Entry {
         self.token.load_full()
     }
 
-    /// Notes a use. On the request path: it writes only where there is something new to say.
+    /// Notes a use. On the request path: beside the count, which shares a line of memory with what every use changes anyway, it writes only where there is
+    /// something new to say.
     pub(super) fn touch(&self) -> Option<Lapsed> {
         const BOTH: u8 = mark::USED | mark::SEEN;
+        self.uses.fetch_add(1, Ordering::Relaxed);
         if self.marks.load(Ordering::Relaxed) == BOTH {
             return None;
         }
@@ -167,6 +172,11 @@ impl Entry {
             self.marks.fetch_and(!lapse, Ordering::AcqRel);
         }
         marked
+    }
+
+    /// How many requests found it at hand.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
     }
 
     /// Whether it was used since its token came, or so short a time before that it likely will be again.

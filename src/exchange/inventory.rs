@@ -28,6 +28,10 @@ pub struct Shown {
     pub minted: i64,
     /// When its token ends, in seconds since 1970.
     pub expires: i64,
+    /// When it is renewed, in seconds since 1970, where that is planned.
+    pub renews: Option<i64>,
+    /// Requests that found it at hand, its earlier tokens included.
+    pub uses: u64,
     /// Whether it was used of late.
     pub in_use: bool,
 }
@@ -60,6 +64,7 @@ impl Exchange {
         let now = self.clock.reading();
         let shown = |entry: Arc<Entry>| {
             let token = entry.token();
+            let renew_at = entry.agenda().renew_at;
             Shown {
                 id: entry.key.id(),
                 route: entry.grant.route.clone(),
@@ -67,6 +72,8 @@ impl Exchange {
                 subject: subject(token.value().expose()),
                 minted: token.minted().as_secs(),
                 expires: token.expires().as_secs(),
+                renews: renew_at.map(|at| now.wall.plus(at.saturating_sub(now.uptime)).as_secs()),
+                uses: entry.uses(),
                 in_use: entry.is_in_use(now),
             }
         };

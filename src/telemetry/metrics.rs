@@ -1,5 +1,7 @@
 //! The Prometheus families. Their help texts are here alone; never a key, a subject or a path as a label.
 
+pub mod summary;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 

@@ -419,7 +419,7 @@ fn token_services() {
             43,
             "keys_file",
             "unknown key `keys_file`",
-            "known keys: `breaker`, `connect_timeout`, `kind`, `mint`, `skew`, `timeout`, `tls`, `url`",
+            "known keys: `kind`, `url`, `timeout`, `connect_timeout`, `skew`, `tls`, `mint`, `breaker`",
         )],
     );
     assert_service(

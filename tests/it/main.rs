@@ -2,6 +2,7 @@
 // Clippy lets `#[test]` functions panic, not what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
+mod admin;
 mod bodies;
 mod check;
 mod command_line;

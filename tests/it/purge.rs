@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Response, get};
+use crate::support::admin;
+use crate::support::client::{Response, get};
 use crate::support::stage::Stage;
 use crate::support::token_service::{Operation, subject};
 
@@ -18,9 +19,7 @@ async fn stage() -> Stage {
 }
 
 async fn send(stage: &Stage, line: &str, headers: &str, body: &Value) -> Response {
-    let body = body.to_string();
-    let mut client = Client::connect(stage.bearerd.addresses().admin).await;
-    client.exchange(format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())).await
+    admin::ask(stage.bearerd.addresses().admin, line, headers, body).await
 }
 
 async fn purge(stage: &Stage, order: Value) -> (u16, Value) {

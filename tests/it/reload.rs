@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
+use crate::support::admin::ask;
 use crate::support::bearerd::{series, until};
 use crate::support::client::{Client, Response, get};
 use crate::support::jwt::{Signer, in_seconds, key_set};
@@ -65,8 +66,7 @@ impl Stage {
 }
 
 async fn admin(addresses: &Addresses, line: &str, headers: &str) -> Response {
-    let mut client = Client::connect(addresses.admin).await;
-    client.exchange(format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: 0\r\n\r\n")).await
+    ask(addresses.admin, line, headers, &Value::Null).await
 }
 
 /// As careful people write files: nobody ever reads half of it.

@@ -36,7 +36,7 @@ impl Bearerd {
         let (stop, stopped) = watch::channel(Stop::No);
         let thread = {
             let clock = clock.clone();
-            thread::spawn(move || app::run(&loaded.config, sockets, &clock, stopped, None))
+            thread::spawn(move || app::run(&loaded, sockets, &clock, stopped, None))
         };
         Self { addresses, clock, stop, thread: Some(thread) }
     }

@@ -1,5 +1,6 @@
 //! What tests run bearerd against: servers that can be told what to do, and a client that hides nothing.
 
+pub mod admin;
 pub mod bearerd;
 pub mod client;
 pub mod events;

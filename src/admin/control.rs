@@ -1,23 +1,22 @@
-//! The configuration that serves, as operators see and change it: reloads, routes, the level of the log.
+//! The process as operators steer it: the configuration that serves and its reloads, the level of the log, the end.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{refuse, told};
+use super::problem::problem;
 use crate::clock::Clock;
-use crate::config::Diagnostic;
 use crate::config::operation::Level;
-use crate::secret::Secret;
+use crate::config::{Diagnostic, Resolved};
 use crate::telemetry::logs::Levels;
 use crate::telemetry::metrics::Metrics;
 
@@ -41,22 +40,30 @@ pub enum Outcome {
 
 /// The last reload, with its time in seconds since 1970.
 #[derive(Clone, Debug, Serialize)]
-struct Last {
+pub struct Last {
     at: i64,
     #[serde(flatten)]
     outcome: Outcome,
 }
 
-/// The way to ask for a reload, and what became of the last one.
-pub struct Reloads {
+/// What operators see of the configuration that serves, and the way to ask for another one or for the end.
+pub struct Control {
     ask: mpsc::Sender<oneshot::Sender<Outcome>>,
     last: Mutex<Option<Last>>,
-    /// What operators bring, where a token is set.
-    token: ArcSwap<Option<Secret>>,
-    routes: ArcSwap<Vec<RouteShown>>,
+    served: ArcSwap<Served>,
     levels: Option<Levels>,
+    quit: watch::Sender<bool>,
     clock: Clock,
     metrics: Arc<Metrics>,
+}
+
+/// A configuration, as it serves.
+#[derive(Clone, Debug, Serialize)]
+pub struct Served {
+    /// Its routes in order.
+    pub routes: Vec<RouteShown>,
+    /// Its values and where they come from, without secrets.
+    pub configuration: Resolved,
 }
 
 /// A route, for operators.
@@ -78,17 +85,18 @@ pub struct RouteShown {
     pub enforced: bool,
 }
 
-impl Reloads {
-    /// None yet; they are asked for through `ask`. `levels` is the level of the log, where it can be set.
+impl Control {
+    /// Reloads are asked for through `ask`. `levels` is the level of the log, where it can be set.
     pub fn new(
         ask: mpsc::Sender<oneshot::Sender<Outcome>>,
-        token: Option<Secret>,
+        served: Served,
         levels: Option<Levels>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
         metrics.loaded(clock.now().as_secs());
-        Self { ask, last: Mutex::default(), token: ArcSwap::from_pointee(token), routes: ArcSwap::default(), levels, clock, metrics }
+        let (last, quit) = (Mutex::default(), watch::Sender::new(false));
+        Self { ask, last, served: ArcSwap::from_pointee(served), levels, quit, clock, metrics }
     }
 
     /// Keeps it for operators, and counts it.
@@ -101,51 +109,52 @@ impl Reloads {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Last { at, outcome: outcome.clone() });
     }
 
-    /// From now on operators bring this token.
-    pub fn change_token(&self, token: Option<Secret>) {
-        self.token.store(Arc::new(token));
+    /// This serves from now on.
+    pub fn show(&self, served: Served) {
+        self.served.store(Arc::new(served));
     }
 
-    /// These are served from now on.
-    pub fn show_routes(&self, routes: Vec<RouteShown>) {
-        self.routes.store(Arc::new(routes));
+    /// `true` once an operator wants the process to end.
+    pub fn quit(&self) -> watch::Receiver<bool> {
+        self.quit.subscribe()
     }
 
-    pub(super) fn token(&self) -> Arc<Option<Secret>> {
-        self.token.load_full()
+    pub(super) fn last_reload(&self) -> Option<Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn served(&self) -> Arc<Served> {
+        self.served.load_full()
     }
 }
 
-/// `POST /api/reload`, `GET /api/config`, `GET /api/routes` and `PUT /api/log-level`.
-pub(super) fn router(reloads: Arc<Reloads>) -> Router {
+/// `POST /api/reload`, `GET /api/config`, `GET /api/routes`, `PUT /api/log-level` and `POST /api/quit`.
+pub(super) fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/api/reload", post(reload))
-        .route("/api/config", get(last))
+        .route("/api/config", get(configuration))
         .route("/api/routes", get(routes))
         .route("/api/log-level", put(log_level))
-        .with_state(reloads)
+        .route("/api/quit", post(quit))
+        .with_state(control)
 }
 
-async fn reload(State(reloads): State<Arc<Reloads>>, headers: HeaderMap) -> Response {
-    if let Some(refusal) = refuse(&headers) {
-        return refusal;
-    }
+async fn reload(State(control): State<Arc<Control>>) -> Response {
     let (asker, answer) = oneshot::channel();
-    let asked = reloads.ask.send(asker).await;
+    let asked = control.ask.send(asker).await;
     let Some(outcome) = (if asked.is_ok() { answer.await.ok() } else { None }) else {
-        return told(StatusCode::CONFLICT, "this process was not started from a configuration file");
+        return problem(StatusCode::CONFLICT, "this process was not started from a configuration file");
     };
     let status = if matches!(outcome, Outcome::Reloaded { .. }) { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     (status, Json(outcome)).into_response()
 }
 
-async fn last(State(reloads): State<Arc<Reloads>>) -> Response {
-    let last = reloads.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Json(json!({ "last_reload": last })).into_response()
+async fn configuration(State(control): State<Arc<Control>>) -> Response {
+    Json(json!({ "last_reload": control.last_reload(), "configuration": control.served().configuration })).into_response()
 }
 
-async fn routes(State(reloads): State<Arc<Reloads>>) -> Response {
-    Json(&**reloads.routes.load()).into_response()
+async fn routes(State(control): State<Arc<Control>>) -> Response {
+    Json(&control.served().routes).into_response()
 }
 
 /// The level that is wanted until the next reload or start.
@@ -155,18 +164,23 @@ struct Wanted {
     level: Level,
 }
 
-async fn log_level(State(reloads): State<Arc<Reloads>>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Some(refusal) = refuse(&headers) {
-        return refusal;
-    }
+async fn log_level(State(control): State<Arc<Control>>, body: Bytes) -> Response {
     let Wanted { level } = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,
-        Err(error) => return told(StatusCode::BAD_REQUEST, &format!("the body is no level, as {{\"level\": \"debug\"}}: {error}")),
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the body is no level, as {{\"level\": \"debug\"}}: {error}")),
     };
-    let Some(levels) = &reloads.levels else {
-        return told(StatusCode::CONFLICT, "the log of this process has no level to be set");
+    let Some(levels) = &control.levels else {
+        return problem(StatusCode::CONFLICT, "the log of this process has no level to be set");
     };
     levels.set(level.of_log());
     tracing::warn!(?level, "an operator set the level of the log");
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// As SIGTERM: for Jobs, whose containers must all end.
+async fn quit(State(control): State<Arc<Control>>) -> StatusCode {
+    if !control.quit.send_replace(true) {
+        tracing::warn!("an operator asked for the end of this process");
+    }
+    StatusCode::ACCEPTED
 }
