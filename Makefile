@@ -12,12 +12,16 @@ GRPCIO_VERSION := 1.85.1
 WEBSOCKETS_VERSION := 17.4
 JSONSCHEMA_VERSION := 4.26.0
 PYYAML_VERSION := 6.0.3
+SCHEMATHESIS_VERSION := 4.32.5
+PLAYWRIGHT_VERSION := 1.65.1
+AXE_VERSION := 4.14.1
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
 	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
-	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION)
+	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
+	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION)
 
 .PHONY: run test soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
 
@@ -97,6 +101,7 @@ programs:
 	@command -v curl >/dev/null || tools/debian-packages.sh curl
 	@command -v openssl >/dev/null || tools/debian-packages.sh openssl
 	@command -v h2load >/dev/null || tools/debian-packages.sh nghttp2-client
+	@command -v chromium >/dev/null || tools/debian-packages.sh chromium
 
 target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/protocols-venv grpcio==$(GRPCIO_VERSION) websockets==$(WEBSOCKETS_VERSION)
@@ -104,6 +109,17 @@ target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION): tools/venv.sh
 
 target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/schema-venv jsonschema==$(JSONSCHEMA_VERSION) pyyaml==$(PYYAML_VERSION)
+	@touch $@
+
+target/peers/.openapi-%: tools/venv.sh
+	@tools/venv.sh target/peers/openapi-venv schemathesis==$*
+	@touch $@
+
+# What drives the browser, and what looks at a page as a screen reader does.
+target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION):
+	@command -v npm >/dev/null || tools/debian-packages.sh npm
+	@mkdir -p target/peers/page
+	@npm install --silent --no-fund --no-audit --prefix target/peers/page playwright-core@$(PLAYWRIGHT_VERSION) axe-core@$(AXE_VERSION)
 	@touch $@
 
 target/peers/.envoy-%: tools/venv.sh

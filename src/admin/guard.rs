@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::problem::problem;
 use crate::clock::{Clock, Timestamp};
@@ -30,7 +31,7 @@ const SESSION: Duration = Duration::from_secs(12 * 3600);
 /// Sessions at one time; a further one ends the oldest.
 const SESSIONS: usize = 64;
 /// What a browser needs before anybody has logged in: no data in it.
-const OPEN: [&str; 4] = ["/", "/page.css", "/page.js", "/api/login"];
+const OPEN: [&str; 5] = ["/", "/page.css", "/page.js", "/icon.svg", "/api/login"];
 
 /// The token that operators bring, and the browsers that have brought it.
 pub struct Guard {
@@ -122,9 +123,15 @@ fn cookie(headers: &HeaderMap) -> Option<Secret> {
     lines.flat_map(|line| line.split(';')).find_map(|pair| Some(Secret::from(pair.trim().strip_prefix(COOKIE)?.strip_prefix('=')?)))
 }
 
-/// `POST /api/login` and `POST /api/logout`.
+/// `GET /api/login`, `POST /api/login` and `POST /api/logout`.
 pub(super) fn router(guard: Arc<Guard>) -> Router {
-    Router::new().route("/api/login", post(login)).route("/api/logout", post(logout)).with_state(guard)
+    Router::new().route("/api/login", get(standing).post(login)).route("/api/logout", post(logout)).with_state(guard)
+}
+
+/// Whether a token is needed here, and whether this browser is logged in.
+async fn standing(State(guard): State<Arc<Guard>>, headers: HeaderMap) -> Response {
+    let needed = guard.token.load().is_some();
+    Json(json!({ "needed": needed, "logged_in": cookie(&headers).is_some_and(|session| guard.knows(&session)) })).into_response()
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! The admin page: three files, as they are in `page/`. They hold no data; the page asks the admin API for that.
+//! The admin page: files, as they are in `page/`. They hold no data; the page asks the admin API for that.
 
 use axum::Router;
 use axum::http::{HeaderName, header};
@@ -15,6 +15,7 @@ pub(super) fn router() -> Router {
         .route("/", get(|| async { file("text/html; charset=utf-8", include_str!("page/index.html")) }))
         .route("/page.css", get(|| async { file("text/css; charset=utf-8", include_str!("page/page.css")) }))
         .route("/page.js", get(|| async { file("text/javascript; charset=utf-8", include_str!("page/page.js")) }))
+        .route("/icon.svg", get(|| async { file("image/svg+xml", include_str!("page/icon.svg")) }))
         .route("/api/openapi.json", get(|| async { file("application/json", include_str!("openapi.json")) }))
 }
 

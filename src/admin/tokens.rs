@@ -33,8 +33,8 @@ struct Wanted {
     sort: Sort,
     /// The last first.
     descending: bool,
-    offset: usize,
-    limit: usize,
+    offset: u32,
+    limit: u32,
 }
 
 impl Default for Wanted {
@@ -90,7 +90,7 @@ async fn list(State(exchange): State<Arc<Exchange>>, wanted: Result<Query<Wanted
         if wanted.descending {
             found.reverse();
         }
-        found.into_iter().skip(wanted.offset).take(wanted.limit).collect::<Vec<_>>()
+        found.into_iter().skip(wanted.offset as usize).take(wanted.limit as usize).collect::<Vec<_>>()
     });
     match listed.await {
         Ok(listed) => Json(listed).into_response(),

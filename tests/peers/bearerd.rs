@@ -17,6 +17,7 @@ pub struct Bearerd {
     process: Child,
     pub callers: String,
     pub metrics: String,
+    pub admin: String,
     /// Open for as long as it runs, or its next line would end it.
     _stderr: BufReader<ChildStderr>,
 }
@@ -35,8 +36,8 @@ impl Bearerd {
             said = serde_json::from_str(&line).unwrap();
         }
         let callers = said["callers"].as_str().unwrap().trim_matches(['[', ']']).to_owned();
-        let metrics = said["metrics"].as_str().unwrap().to_owned();
-        Self { process, callers, metrics, _stderr: stderr }
+        let address = |name: &str| said[name].as_str().unwrap().to_owned();
+        Self { process, callers, metrics: address("metrics"), admin: address("admin"), _stderr: stderr }
     }
 }
 

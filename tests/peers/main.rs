@@ -6,6 +6,8 @@ mod bearerd;
 mod kubernetes;
 mod libiap;
 mod mirror;
+mod openapi;
+mod page;
 mod promtool;
 mod protocols;
 mod schema;
