@@ -43,6 +43,7 @@ use crate::proxy::{Proxy, upstream};
 use crate::refusal::recent::Recent;
 use crate::secret::Secret;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::traces::{self, Traces};
 use crate::tls::client as trust;
 use crate::token_service::iap;
 use generation::{Former, Foundation, Generation, Left};
@@ -141,6 +142,9 @@ pub enum Error {
     /// A metric cannot be registered.
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
+    /// The collector of traces cannot be used.
+    #[error(transparent)]
+    Traces(#[from] traces::Error),
     /// A metric of the embedded token service cannot be registered.
     #[error(transparent)]
     IssuerMetrics(#[from] issuer::metrics::Error),
@@ -162,6 +166,7 @@ impl Error {
                 | Self::Mounted(_)
                 | Self::Upstream(_)
                 | Self::Unchecked(_)
+                | Self::Traces(_)
                 | Self::AdminToken { .. }
         )
     }
@@ -285,6 +290,7 @@ struct App {
     /// `true` ends the admin listener.
     over: watch::Sender<bool>,
     admin: JoinHandle<()>,
+    traces: Option<Arc<Traces>>,
 }
 
 impl App {
@@ -298,6 +304,7 @@ impl App {
         source: Option<Source>,
     ) -> Result<Self, Error> {
         let (foundation, left) = found(config, clock, background)?;
+        let traces = traces(config, background)?;
         let Foundation { exchange, metrics, issuers, .. } = &foundation;
         let generation = Generation::build(&foundation, config.clone(), Former::Process(left))?;
         let current = generation.current();
@@ -333,7 +340,10 @@ impl App {
 
         let connections = Arc::new(Connections::new(Arc::clone(metrics)));
         let (closing, accepting) = (watch::Sender::new(false), watch::Sender::new(false));
-        let app = pingora_app(config, Proxy::new(Arc::clone(&current.serving), Arc::clone(exchange), Arc::clone(metrics), recent));
+        let app = pingora_app(
+            config,
+            Proxy::new(Arc::clone(&current.serving), Arc::clone(exchange), Arc::clone(metrics), recent, traces.clone()),
+        );
         let _entered = workers.enter();
         workers.spawn(Arc::clone(&connections).sweep());
         let mut accept_loops = Vec::new();
@@ -359,7 +369,7 @@ impl App {
                 });
             }
         }
-        Ok(Self { exchange, latest, readiness, connections, quit, closing, accepting, accept_loops, over, admin })
+        Ok(Self { exchange, latest, readiness, connections, quit, closing, accepting, accept_loops, over, admin, traces })
     }
 
     /// Serves until told to stop, then ends in order; [`Stop::Now`] cuts every step short.
@@ -376,6 +386,10 @@ impl App {
         }
         self.latest.load().sinks.iter().for_each(|sink| sink.remove());
         self.exchange.close();
+        if let Some(traces) = self.traces {
+            // It blocks for a moment, and the last spans travel by this runtime.
+            let _ = tokio::task::spawn_blocking(move || traces.end()).await;
+        }
     }
 
     async fn drain(&mut self) {
@@ -420,6 +434,13 @@ fn found(config: &Config, clock: &Clock, background: &Runtime) -> Result<(Founda
     let exchange = assemble::exchange(&config.cache, hash_keys, clock.clone(), background.handle().clone(), &metrics);
     background.spawn(clock.clone().keep_in_step());
     Ok((Foundation { exchange, issuers, metrics, clock: clock.clone(), runtime: background.handle().clone() }, left))
+}
+
+/// Where requests are traced to.
+fn traces(config: &Config, background: &Runtime) -> Result<Option<Arc<Traces>>, Error> {
+    let Some(endpoint) = &config.tracing.otlp_endpoint else { return Ok(None) };
+    let _entered = background.enter();
+    Ok(Some(Arc::new(Traces::to_collector(endpoint, config.tracing.sample)?)))
 }
 
 /// Not ready before the first token of each mounted key and sink that is awaited.

@@ -35,7 +35,7 @@ pub use diagnostic::{Diagnostic, closest};
 pub use environment::Environment;
 pub use listener::{Admin, Listener, Metrics};
 pub use load::{Error, Loaded, fingerprint, from_text, load};
-pub use operation::{Logging, Shutdown, Workers};
+pub use operation::{Logging, Shutdown, Tracing, Workers};
 pub use resolved::Resolved;
 pub use route::Route;
 pub use schema::schema;
@@ -69,6 +69,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub logging: Logging,
+    /// What is traced, and where to.
+    pub tracing: Tracing,
     /// Threads of the proxy.
     pub workers: Workers,
 }
@@ -101,6 +103,7 @@ impl Default for Config {
             cache: Cache::default(),
             shutdown: Shutdown::default(),
             logging: Logging::default(),
+            tracing: Tracing::default(),
             workers: Workers::default(),
         }
     }

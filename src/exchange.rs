@@ -46,6 +46,7 @@ use crate::jwks::source::Source;
 use crate::refusal::{Reason, Refusal};
 use crate::secret::{KeyedHash, Secret};
 use crate::telemetry::metrics::{Counted, Metrics};
+use crate::telemetry::traces::FutureExt as _;
 use crate::token::Token;
 
 use cache::{Cache, Cause};
@@ -366,7 +367,7 @@ impl Exchange {
             } else if let Some(granted) = self.revive(grant, credential, key) {
                 landing.land(Ok(granted));
             } else {
-                self.runtime.spawn(Mint::first(self, grant, credential.to_owned(), key).run(landing));
+                self.runtime.spawn(Mint::first(self, grant, credential.to_owned(), key).run(landing).with_current_context());
             }
         }
         let waiting = (part == Part::Joined).then(|| Counted::in_gauge(&self.metrics.coalesced_waiters));
@@ -392,7 +393,7 @@ impl Exchange {
             Some(_) if rests || agenda.gone => return Replacement::None,
             Some(landing) => {
                 agenda.rejected_at = Some(now.uptime);
-                self.runtime.spawn(Mint::renewal(self, entry, Occasion::UpstreamDenied).run(landing));
+                self.runtime.spawn(Mint::renewal(self, entry, Occasion::UpstreamDenied).run(landing).with_current_context());
             }
             None => {}
         }

@@ -29,7 +29,7 @@ use http::header::{HOST, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, Peer as _};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::authorize::{Circumstances, Rendered};
@@ -38,11 +38,12 @@ use crate::refusal::recent::{Recent, Refused};
 use crate::refusal::{Reason, Refusal};
 use crate::routing::{Conditions, Table};
 use crate::telemetry::logs::Access as AccessLine;
-use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::metrics::{self, Metrics, RouteMetrics};
+use crate::telemetry::traces::{self, Trace, Traces};
 
 use admission::{Admission, Asked, Bearer};
 use connection::{Connection, Mode};
-use context::Context;
+use context::{Context, Times};
 use inject::{Facts, Managed};
 use outliving::Watch;
 use upstream::{Choice, Picked, Upstream};
@@ -57,6 +58,8 @@ pub struct Proxy {
     admission: Admission,
     /// What operators see of refusals.
     recent: Arc<Recent>,
+    /// Where requests are traced.
+    traces: Option<Arc<Traces>>,
 }
 
 /// One configuration as requests are served by it. A request keeps the one that it began with to its end.
@@ -69,13 +72,13 @@ pub struct Serving {
     unrouted: RouteMetrics,
     /// What no request may carry on.
     managed: Managed,
-    /// Whether each request leaves a line in the log.
-    access_log: bool,
+    /// The share of requests that leave a line in the log, where there are such lines.
+    access_log: Option<f64>,
 }
 
 impl Serving {
     /// These routes, in order.
-    pub fn new(routes: Vec<(Conditions, Arc<Route>)>, unrouted: RouteMetrics, managed: Managed, access_log: bool) -> Self {
+    pub fn new(routes: Vec<(Conditions, Arc<Route>)>, unrouted: RouteMetrics, managed: Managed, access_log: Option<f64>) -> Self {
         let (conditions, routes) = routes.into_iter().unzip();
         Self { table: Table::new(conditions), routes, unrouted, managed, access_log }
     }
@@ -83,8 +86,14 @@ impl Serving {
 
 impl Proxy {
     /// A proxy that serves by whatever stands in `serving`.
-    pub fn new(serving: Arc<ArcSwap<Serving>>, exchange: Arc<Exchange>, metrics: Arc<Metrics>, recent: Arc<Recent>) -> Self {
-        Self { serving, admission: Admission { exchange, metrics }, recent }
+    pub fn new(
+        serving: Arc<ArcSwap<Serving>>,
+        exchange: Arc<Exchange>,
+        metrics: Arc<Metrics>,
+        recent: Arc<Recent>,
+        traces: Option<Arc<Traces>>,
+    ) -> Self {
+        Self { serving, admission: Admission { exchange, metrics }, recent, traces }
     }
 }
 
@@ -129,7 +138,9 @@ impl Proxy {
             self.admission.observe(route, &asked);
             return Ok(());
         }
-        match self.admission.decide(route, &asked, &mut ctx.standing).await {
+        let decided = self.admission.decide(route, &asked, &mut ctx.trail).await;
+        ctx.times.decided = ctx.clock();
+        match decided {
             Ok(bearer) => {
                 ctx.bearer = bearer;
                 Ok(())
@@ -179,11 +190,17 @@ impl ProxyHttp for Proxy {
         };
         connection.serve_request();
         ctx.request_id = Some(request_id::of(session.req_header()));
+        ctx.trace = self.traces.as_ref().map(|traces| Box::new(traces.begin(&session.req_header().headers)));
         if let Mode::Decision(deciding) = connection.mode {
             let connection = Arc::clone(connection);
             return self.decide(session, ctx, &connection, deciding).await.map(|()| true);
         }
-        if let Err(refusal) = self.admit(session, ctx, connection).await {
+        let exchange = ctx.trace.as_ref().and_then(|trace| trace.part("exchange"));
+        let admitted = traces::within(exchange.as_ref(), self.admit(session, ctx, connection)).await;
+        if let Some(exchange) = exchange {
+            exchange.end();
+        }
+        if let Err(refusal) = admitted {
             self.refuse(session, ctx, &refusal).await?;
             return Ok(true);
         }
@@ -194,7 +211,8 @@ impl ProxyHttp for Proxy {
                 answer::empty(session, status, headers).await.map(|()| true)
             }
             Some(Action::TokenApi(token_api)) => {
-                ctx.reason = token_endpoints::serve(session, token_api).await?;
+                let asked = ctx.trace.as_ref().and_then(|trace| trace.part("token API"));
+                ctx.reason = traces::within(asked.as_ref(), token_endpoints::serve(session, token_api)).await?;
                 let series = ctx.series();
                 match ctx.reason {
                     Some(reason) => series.refused(reason.result(), reason.as_str()),
@@ -218,8 +236,13 @@ impl ProxyHttp for Proxy {
             )
             .into_up());
         };
+        let named = ctx.trace.is_some().then(|| upstream.name().to_owned());
         ctx.server = place;
         ctx.health = health;
+        ctx.times.picked = ctx.clock().zip(peer.address().as_inet().copied());
+        if let (Some(trace), Some(name)) = (&mut ctx.trace, named) {
+            trace.ask_upstream(name, peer.address().to_string());
+        }
         ctx.tries += 1;
         if session.req_header().headers.contains_key(UPGRADE) {
             upstream::upgrade::prepare(&mut peer);
@@ -255,6 +278,9 @@ impl ProxyHttp for Proxy {
             version: session.req_header().version,
         };
         inject::apply(request, &ctx.serving.managed, &route.removed, &facts)?;
+        for (name, value) in ctx.trace.iter().flat_map(|trace| trace.headers()) {
+            request.insert_header(name, value)?;
+        }
         let Err(over) = budget::check(session.req_header(), request, upstream) else {
             let bearer = ctx.bearer.as_ref().filter(|_| route.ends_with_token);
             let watch = bearer.and_then(|bearer| Watch::start(&self.admission, route, bearer, connection, ctx.request_id.as_ref()));
@@ -275,6 +301,10 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         ctx.answered = true;
+        ctx.times.answered = ctx.clock();
+        if let Some(trace) = &ctx.trace {
+            trace.upstream_answered(response.status.as_u16());
+        }
         if let Some(health) = &ctx.health {
             health.answered();
         }
@@ -376,8 +406,11 @@ impl ProxyHttp for Proxy {
         if let Some(reason) = ctx.reason {
             self.recent.keep(|at| Self::refused(session, ctx, status, reason, at));
         }
-        if ctx.serving.access_log {
-            self.log(session, ctx, status, elapsed);
+        if ctx.serving.access_log.is_some_and(|share| status >= 500 || ctx.reason.is_some() || share >= 1.0 || fastrand::f64() < share) {
+            log(session, ctx, status, elapsed);
+        }
+        if let Some(trace) = ctx.trace.take() {
+            end_trace(*trace, session, ctx, status);
         }
     }
 }
@@ -432,7 +465,7 @@ impl Proxy {
             let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: connection.certificate() };
             headers.extend(route.response.set.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
         }
-        if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.standing) {
+        if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.trail.standing) {
             headers.extend(limit.headers(standing));
         }
         headers
@@ -453,21 +486,55 @@ impl Proxy {
             cause: ctx.cause.clone().unwrap_or_default(),
         }
     }
+}
 
-    fn log(&self, session: &Session, ctx: &Context, status: u16, elapsed: Duration) {
-        let (method, path) = asked_for(session, ctx);
-        AccessLine {
-            request_id: ctx.request_id(),
-            peer: peer(session),
-            method,
-            path,
-            route: ctx.route().map_or("", |route| &route.name),
-            status,
-            reason: ctx.reason.map_or("", Reason::as_str),
-            cause: ctx.cause.as_deref().unwrap_or_default(),
-            body_bytes: session.body_bytes_sent(),
-            elapsed,
-        }
-        .write();
+/// What became of a request, in a word: that of `auth_decisions_total`; `observed` in shadow mode, where the decision may come after it.
+fn decision(ctx: &Context) -> &'static str {
+    match (ctx.reason.filter(|reason| !reason.is_upstream()), ctx.route()) {
+        (Some(reason), _) => reason.result(),
+        (None, Some(route)) if !route.enforce => "observed",
+        _ if ctx.bearer.is_some() => "allowed",
+        _ => "public",
     }
+}
+
+fn log(session: &Session, ctx: &Context, status: u16, elapsed: Duration) {
+    let (method, path) = asked_for(session, ctx);
+    let Times { decided, picked, answered } = ctx.times;
+    AccessLine {
+        request_id: ctx.request_id(),
+        peer: peer(session),
+        method,
+        path,
+        route: ctx.route().map_or("", |route| &route.name),
+        decision: decision(ctx),
+        credential: ctx.trail.credential,
+        status,
+        reason: ctx.reason.map_or("", Reason::as_str),
+        cause: ctx.cause.as_deref().unwrap_or_default(),
+        upstream: picked.map(|(_, address)| address),
+        body_bytes: session.body_bytes_sent(),
+        exchange: decided.map(|decided| decided.saturating_duration_since(ctx.started)),
+        upstreams: picked.zip(answered).map(|((picked, _), answered)| answered.saturating_duration_since(picked)),
+        elapsed,
+    }
+    .write();
+}
+
+fn end_trace(trace: Trace, session: &Session, ctx: &Context, status: u16) {
+    let (method, path) = asked_for(session, ctx);
+    let route = ctx.route().map_or("", |route| &route.name);
+    // A method of a caller's own making is not part of a name.
+    let named = if metrics::is_known(method) { method } else { "HTTP" };
+    let attributes = [
+        ("http.request.method", method),
+        ("url.path", path),
+        ("bearerd.route", route),
+        ("bearerd.decision", decision(ctx)),
+        ("bearerd.reason", ctx.reason.map_or("", Reason::as_str)),
+        ("bearerd.request_id", ctx.request_id()),
+    ];
+    let peer = peer(session).map(|peer| peer.to_string()).unwrap_or_default();
+    let attributes = attributes.map(|(key, value)| (key, value.to_owned())).into_iter().chain([("client.address", peer)]);
+    trace.end(format!("{named} {route}").trim_end().to_owned(), status, attributes);
 }

@@ -194,7 +194,7 @@ pub(super) fn route(
 pub(super) fn serving(config: &Config, routes: &[Arc<Route>], metrics: &Arc<Metrics>) -> Result<Serving, Error> {
     let routes = config.routes.iter().zip(routes).map(|(section, route)| Ok((conditions(section)?, Arc::clone(route))));
     let routes = routes.collect::<Result<_, Error>>()?;
-    Ok(Serving::new(routes, metrics.route(UNROUTED, None), managed(config)?, config.logging.access))
+    Ok(Serving::new(routes, metrics.route(UNROUTED, None), managed(config)?, config.logging.access.then_some(config.logging.sample)))
 }
 
 /// What becomes of a listener's requests.

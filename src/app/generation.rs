@@ -326,6 +326,7 @@ pub(super) fn needs_restart(running: &Config, wanted: &Config) -> Vec<String> {
         ("metrics.address", running.metrics.address != wanted.metrics.address),
         ("workers", running.workers != wanted.workers),
         ("cache", running.cache != wanted.cache),
+        ("tracing", running.tracing != wanted.tracing),
         ("logging.format", running.logging.format != wanted.logging.format),
         ("token_services.*, kind embedded", embedded(running) != embedded(wanted)),
         ("upstreams.*.pool.idle", pool(running) != pool(wanted)),

@@ -53,6 +53,7 @@ fn expected(choices: &Choices<'_>) -> String {
     words.extend(choices.scalars.iter().map(|rule| match rule {
         Rule::Text(format) => formats::described(*format).to_owned(),
         Rule::Integer { .. } => "a whole number".to_owned(),
+        Rule::Number { min, max } => format!("a number from {min} to {max}"),
         Rule::Bool => "`true` or `false`".to_owned(),
     }));
     if choices.list.is_some() {
@@ -265,6 +266,20 @@ fn fit(scalar: &Scalar, rule: Rule<'_>, origin: &Origin, path: &KeyPath, finding
                         format!("write a number from {min} to {max}")
                     };
                     findings.add(origin, path, format!("{} is out of range", scalar.shown), help);
+                    Fit::Wrong
+                }
+            }
+        }
+        Rule::Number { min, max } => {
+            let number = match scalar.kind {
+                Kind::Integer(_) | Kind::Float | Kind::Untyped => scalar.text.trim().parse::<f64>().ok(),
+                _ => None,
+            };
+            match number {
+                None => Fit::Other,
+                Some(number) if (min..=max).contains(&number) => Fit::Value(Value::from(number)),
+                Some(_) => {
+                    findings.add(origin, path, format!("{} is out of range", scalar.shown), format!("write a number from {min} to {max}"));
                     Fit::Wrong
                 }
             }

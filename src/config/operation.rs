@@ -40,6 +40,27 @@ pub struct Logging {
     pub format: Format,
     /// One line a request.
     pub access: bool,
+    /// The share of those lines that is written; requests that are refused or fail always leave theirs.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: f64,
+}
+
+/// Traces of requests, sent to an OpenTelemetry collector.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tracing {
+    /// Where a collector takes OTLP over gRPC, as `http://127.0.0.1:4317`. Without it nothing is traced, and callers' trace headers go on as they came.
+    #[schemars(with = "Option<String>", extend("format" = "http-url"))]
+    pub otlp_endpoint: Option<String>,
+    /// The share of requests that is traced; a caller who sends a `traceparent` decides for its own.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: f64,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, sample: 0.01 }
+    }
 }
 
 impl Level {
@@ -57,7 +78,7 @@ impl Level {
 
 impl Default for Logging {
     fn default() -> Self {
-        Self { level: Level::Info, format: Format::Auto, access: true }
+        Self { level: Level::Info, format: Format::Auto, access: true, sample: 1.0 }
     }
 }
 

@@ -66,6 +66,13 @@ pub enum Rule<'a> {
         /// The most.
         max: i128,
     },
+    /// A number, with a fraction or without, within bounds.
+    Number {
+        /// The least.
+        min: f64,
+        /// The most.
+        max: f64,
+    },
     /// `true` or `false`.
     Bool,
 }
@@ -122,6 +129,10 @@ impl<'a> Shape<'a> {
                     _ => i128::from(i64::MAX),
                 };
                 choices.scalars.push(Rule::Integer { min: bound("minimum").unwrap_or(0), max: bound("maximum").unwrap_or(most) });
+            }
+            "number" => {
+                let bound = |key: &str, otherwise: f64| self.rule.get(key).and_then(Value::as_f64).unwrap_or(otherwise);
+                choices.scalars.push(Rule::Number { min: bound("minimum", 0.0), max: bound("maximum", f64::MAX) });
             }
             "array" => {
                 let least = self.rule.get("minItems").and_then(Value::as_u64).and_then(|least| usize::try_from(least).ok()).unwrap_or(0);

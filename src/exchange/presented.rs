@@ -21,6 +21,7 @@ use crate::jwks::rules::Rules;
 use crate::jwks::source::{Asked, Source};
 use crate::jwks::{Current, Fault};
 use crate::secret::{BuildAlreadyHashed, FieldHasher, KeyedHash, Secret};
+use crate::telemetry::traces::FutureExt as _;
 use crate::token::Token;
 use crate::token_service;
 
@@ -209,7 +210,7 @@ impl Exchange {
         let (flight, landing) = self.verdict_flights.board(key);
         if let Some(landing) = landing {
             let (exchange, service, verified) = (Arc::clone(self), Arc::clone(service), Arc::clone(verified));
-            self.runtime.spawn(async move {
+            let asking = async move {
                 // Another call may have ended since this one was found necessary.
                 let is_fresh = |held: &Arc<Verified>| {
                     !Arc::ptr_eq(held, &verified) && exchange.still_counts(held, &verified.verifier, exchange.clock.reading())
@@ -223,7 +224,8 @@ impl Exchange {
                     }
                 }
                 landing.land(outcome);
-            });
+            };
+            self.runtime.spawn(asking.with_current_context());
         }
         tokio::time::timeout(service.wait(), flight.arrival()).await.unwrap_or(Err(Error::Budget))
     }

@@ -13,6 +13,7 @@ use super::timetable::Plan;
 use crate::credential::Credential;
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::{self, Kind, Part};
 use crate::token_service::{Error, TokenDetails, TokenParams, TokenService};
 
 /// Bounds on the use of a token service.
@@ -185,10 +186,16 @@ impl Service {
     }
 
     async fn counted<T>(&self, operation: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+        let part = Part::of_current(format!("token service {operation}"), Kind::Client);
         let began = Instant::now();
-        let answer = call.await;
+        let answer = traces::within(part.as_ref(), call).await;
         let error = answer.as_ref().err();
-        self.metrics.token_service_call(&self.name, operation, error.map_or("ok", Error::outcome), began.elapsed().as_secs_f64());
+        let outcome = error.map_or("ok", Error::outcome);
+        self.metrics.token_service_call(&self.name, operation, outcome, began.elapsed().as_secs_f64());
+        if let Some(part) = part {
+            part.tell("bearerd.token_service", self.name.clone());
+            if error.is_some() { part.fail(outcome) } else { part.end() }
+        }
         self.gate.report(&self.name, error);
         answer.map_err(Failure::Call)
     }

@@ -58,6 +58,15 @@ pub(super) struct Asked<'r> {
     pub(super) at: Instant,
 }
 
+/// What a decision leaves behind for the answer and the log, whatever it is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Trail {
+    /// Where the caller stands with the route's rate limit, where there is one.
+    pub(super) standing: Option<Standing>,
+    /// The credential's name in the cache.
+    pub(super) credential: Option<KeyedHash>,
+}
+
 /// Why a request does not go on, for the caller and for the log.
 pub(super) struct Denial {
     pub(super) refusal: Refusal,
@@ -96,9 +105,9 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Decides. `standing` is where the caller stands with the route's rate limit, where there is one.
-    pub(super) async fn decide(&self, route: &Route, asked: &Asked<'_>, standing: &mut Option<Standing>) -> Result<Option<Bearer>, Denial> {
-        let bearer = match self.at_once(route, asked, standing)? {
+    /// Decides.
+    pub(super) async fn decide(&self, route: &Route, asked: &Asked<'_>, trail: &mut Trail) -> Result<Option<Bearer>, Denial> {
+        let bearer = match self.at_once(route, asked, trail)? {
             Judged::Public => return Ok(None),
             Judged::Granted(bearer) => bearer,
             // Boxed: a miss is rare, and its state would make every request's larger.
@@ -111,7 +120,7 @@ impl Admission {
 
     /// Decides and counts, and keeps nobody waiting: what is not known at once is found out behind the request.
     pub(super) fn observe(&self, route: &Arc<Route>, asked: &Asked<'_>) {
-        match self.at_once(route, asked, &mut None) {
+        match self.at_once(route, asked, &mut Trail::default()) {
             Ok(Judged::Public) => {}
             Ok(Judged::Granted(bearer)) => observed(route, authorize(route, &bearer)),
             Ok(Judged::Miss(waiting)) => {
@@ -133,10 +142,10 @@ impl Admission {
         }
     }
 
-    fn at_once<'r>(&self, route: &Route, asked: &Asked<'r>, standing: &mut Option<Standing>) -> Result<Judged<'r>, Denial> {
+    fn at_once<'r>(&self, route: &Route, asked: &Asked<'r>, trail: &mut Trail) -> Result<Judged<'r>, Denial> {
         match &route.rate_limit {
-            Some(limit) if limit.by == By::Peer => count(route, Who::peer(asked.caller.origin(asked.headers)), asked.at, standing)?,
-            Some(limit) if limit.by == By::Route => count(route, Who::Everybody, asked.at, standing)?,
+            Some(limit) if limit.by == By::Peer => count(route, Who::peer(asked.caller.origin(asked.headers)), asked.at, trail)?,
+            Some(limit) if limit.by == By::Route => count(route, Who::Everybody, asked.at, trail)?,
             _ => {}
         }
         if let Some(refusal) = route.policy.refuses_certificate(asked.certificate) {
@@ -150,26 +159,20 @@ impl Admission {
                 return Ok(Judged::Public);
             }
             Access::Protected { sources, one_only, .. } => credential::extract(sources, *one_only, asked.headers, asked.query)?,
-            Access::Own(own) => return self.own_at_once(route, own, asked, standing),
+            Access::Own(own) => return self.own_at_once(route, own, asked, trail),
         };
         let way = route.access.way(presented.kind).ok_or_else(unserved)?;
         let key = way.key(&presented);
-        count_credential(route, key, asked.at, standing)?;
+        count_credential(route, key, asked.at, trail)?;
         let found = self.lookup(route, way, key, asked.at)?;
         Ok(self.judged(found, asked.at).unwrap_or_else(|| Judged::Miss(Waiting::Theirs(presented, key))))
     }
 
     /// bearerd's own key takes the place of a caller's.
-    fn own_at_once<'r>(
-        &self,
-        route: &Route,
-        own: &OwnKey,
-        asked: &Asked<'r>,
-        standing: &mut Option<Standing>,
-    ) -> Result<Judged<'r>, Denial> {
+    fn own_at_once<'r>(&self, route: &Route, own: &OwnKey, asked: &Asked<'r>, trail: &mut Trail) -> Result<Judged<'r>, Denial> {
         let secret = own.current();
         let key = own.grant.key(&as_ourselves(&secret));
-        count_credential(route, key, asked.at, standing)?;
+        count_credential(route, key, asked.at, trail)?;
         let found = self.lookup(route, Way::Mint(&own.grant), key, asked.at)?;
         Ok(self.judged(found, asked.at).unwrap_or(Judged::Miss(Waiting::Ours)))
     }
@@ -242,18 +245,19 @@ pub(super) fn authorize(route: &Route, bearer: &Bearer) -> Result<(), Denial> {
     }
 }
 
-fn count_credential(route: &Route, key: KeyedHash, at: Instant, standing: &mut Option<Standing>) -> Result<(), Denial> {
+fn count_credential(route: &Route, key: KeyedHash, at: Instant, trail: &mut Trail) -> Result<(), Denial> {
+    trail.credential = Some(key);
     if route.rate_limit.as_ref().is_some_and(|limit| limit.by == By::Credential) {
-        count(route, Who::Credential(key), at, standing)?;
+        count(route, Who::Credential(key), at, trail)?;
     }
     Ok(())
 }
 
-fn count(route: &Route, who: Who, at: Instant, standing: &mut Option<Standing>) -> Result<(), Denial> {
+fn count(route: &Route, who: Who, at: Instant, trail: &mut Trail) -> Result<(), Denial> {
     let Some(limit) = &route.rate_limit else { return Ok(()) };
     match limit.take(who, at) {
         Ok(stands) => {
-            *standing = Some(stands);
+            trail.standing = Some(stands);
             Ok(())
         }
         Err(wait) => {

@@ -7,12 +7,12 @@ use std::time::Instant;
 use http::{HeaderValue, Method};
 
 use super::Serving;
-use super::admission::Bearer;
+use super::admission::{Bearer, Trail};
 use super::outliving::Watch;
 use super::upstream::Health;
-use crate::rate_limit::Standing;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Counted, Metrics};
+use crate::telemetry::traces::Trace;
 
 /// One request on its way through the phases.
 pub struct Context {
@@ -27,8 +27,8 @@ pub struct Context {
     /// What another proxy was asked for, where this is its question: method and path.
     pub(super) asked_for: Option<Box<(Method, String)>>,
     pub(super) bearer: Option<Bearer>,
-    /// Where the caller stands with the route's rate limit.
-    pub(super) standing: Option<Standing>,
+    /// What the decision left.
+    pub(super) trail: Trail,
     /// What became of the request after its token was found, and before it was sent.
     pub(super) refusal: Option<Refusal>,
     /// The place of the upstream's server that was picked last.
@@ -45,13 +45,33 @@ pub struct Context {
     pub(super) replayed: bool,
     /// Cuts the request off when its token is over, where the route wants that.
     pub(super) watch: Option<Watch>,
+    /// What its line in the log tells beside.
+    pub(super) times: Times,
+    /// Where it is traced.
+    pub(super) trace: Option<Box<Trace>>,
     /// Why the request was refused or failed.
     pub(super) reason: Option<Reason>,
     /// What the log says of that; never a secret.
     pub(super) cause: Option<String>,
 }
 
+/// When the parts of a request ended, and who served it. The clock is read for them only where there is a line in the log to tell them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Times {
+    /// It was decided.
+    pub(super) decided: Option<Instant>,
+    /// The upstream's server was picked.
+    pub(super) picked: Option<(Instant, SocketAddr)>,
+    /// It began to answer.
+    pub(super) answered: Option<Instant>,
+}
+
 impl Context {
+    /// The time, where a line in the log will tell it.
+    pub(super) fn clock(&self) -> Option<Instant> {
+        self.serving.access_log.is_some().then(Instant::now)
+    }
+
     /// A request that begins now.
     pub(super) fn new(serving: Arc<Serving>, metrics: &Metrics) -> Self {
         Self {
@@ -62,7 +82,7 @@ impl Context {
             route: None,
             asked_for: None,
             bearer: None,
-            standing: None,
+            trail: Trail::default(),
             refusal: None,
             server: 0,
             health: None,
@@ -71,6 +91,8 @@ impl Context {
             answered: false,
             replayed: false,
             watch: None,
+            times: Times::default(),
+            trace: None,
             reason: None,
             cause: None,
         }

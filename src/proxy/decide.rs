@@ -13,6 +13,7 @@ use crate::authorize::Circumstances;
 use crate::decision::{self, Deciding, Original, Question};
 use crate::refusal::{Reason, Refusal};
 use crate::routing::Target;
+use crate::telemetry::traces;
 
 impl Proxy {
     /// Answers whether the request that the peer tells of may go on, and as whom.
@@ -23,7 +24,12 @@ impl Proxy {
         connection: &Connection,
         deciding: Deciding,
     ) -> pingora::Result<()> {
-        match self.verdict(session, ctx, connection, deciding).await {
+        let exchange = ctx.trace.as_ref().and_then(|trace| trace.part("exchange"));
+        let verdict = traces::within(exchange.as_ref(), self.verdict(session, ctx, connection, deciding)).await;
+        if let Some(exchange) = exchange {
+            exchange.end();
+        }
+        match verdict {
             Ok((status, headers)) => answer::empty(session, status, headers).await,
             Err(refusal) => self.refuse(session, ctx, &deciding.statuses.put(refusal)).await,
         }
@@ -62,7 +68,8 @@ impl Proxy {
         // The certificate of the proxy that asks says nothing of its caller.
         let asked = Asked { headers: asking.headers, query, caller: &connection.caller, certificate: None, at: ctx.started };
         if route.enforce {
-            let decided = self.admission.decide(route, &asked, &mut ctx.standing).await;
+            let decided = self.admission.decide(route, &asked, &mut ctx.trail).await;
+            ctx.times.decided = ctx.clock();
             ctx.bearer = decided.map_err(|denial| {
                 ctx.cause = denial.cause;
                 denial.refusal
@@ -93,7 +100,7 @@ impl Proxy {
         headers.extend(told.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
         let doomed = ctx.serving.managed.doomed(&route.removed, &session.req_header().headers);
         headers.extend(decision::removal(doomed, &headers).map(|names| (decision::REMOVE, names)));
-        if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.standing) {
+        if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.trail.standing) {
             headers.extend(limit.headers(standing));
         }
         headers

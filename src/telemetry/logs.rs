@@ -4,9 +4,10 @@
 //! rustls do at `debug` and `trace`) are held at `info` whatever the level.
 
 use std::io::{self, IsTerminal};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::secret::KeyedHash;
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -106,14 +107,24 @@ pub struct Access<'a> {
     pub path: &'a str,
     /// The route; empty where none matched.
     pub route: &'a str,
+    /// What was decided, in a word.
+    pub decision: &'a str,
+    /// The credential's name in the cache, as operators see it: of its entry, where there is one.
+    pub credential: Option<KeyedHash>,
     /// The status that the caller got.
     pub status: u16,
     /// Why it was refused or failed; empty where it was not.
     pub reason: &'a str,
     /// More of that, for the operator.
     pub cause: &'a str,
+    /// The upstream's server that was asked last.
+    pub upstream: Option<SocketAddr>,
     /// Bytes of the answer's body.
     pub body_bytes: usize,
+    /// From the request's header to its decision.
+    pub exchange: Option<Duration>,
+    /// From the pick of that server to the header of its answer.
+    pub upstreams: Option<Duration>,
     /// From the request's header to the end of the answer.
     pub elapsed: Duration,
 }
@@ -121,13 +132,26 @@ pub struct Access<'a> {
 impl Access<'_> {
     /// Writes the line.
     pub fn write(&self) {
-        let Self { request_id, method, path, route, status, reason, cause, body_bytes, .. } = *self;
+        let Self { request_id, method, path, route, decision, status, reason, cause, body_bytes, .. } = *self;
         let peer = self.peer.map(tracing::field::display);
-        let duration_ms = self.elapsed.as_secs_f64() * 1000.0;
+        let upstream = self.upstream.map(tracing::field::display);
+        let credential = self.credential.map(|credential| credential.short());
+        let credential = credential.as_deref();
+        let milliseconds = |span: Duration| span.as_secs_f64() * 1000.0;
+        let (exchange_ms, upstream_ms) = (self.exchange.map(milliseconds), self.upstreams.map(milliseconds));
+        let duration_ms = milliseconds(self.elapsed);
         if reason.is_empty() {
-            tracing::info!(target: "bearerd::access", request_id, peer, method, path, route, status, body_bytes, duration_ms, "request");
+            tracing::info!(
+                target: "bearerd::access",
+                request_id, peer, method, path, route, decision, credential, status, upstream, body_bytes, exchange_ms, upstream_ms, duration_ms,
+                "request"
+            );
         } else {
-            tracing::info!(target: "bearerd::access", request_id, peer, method, path, route, status, reason, cause, body_bytes, duration_ms, "request");
+            tracing::info!(
+                target: "bearerd::access",
+                request_id, peer, method, path, route, decision, credential, status, reason, cause, upstream, body_bytes, exchange_ms, upstream_ms,
+                duration_ms, "request"
+            );
         }
     }
 }

@@ -342,6 +342,11 @@ const METHODS: [Method; 9] =
     [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::CONNECT];
 const STATUSES: usize = 500;
 
+/// Whether a method is one that everybody knows.
+pub fn is_known(method: &str) -> bool {
+    METHODS.iter().any(|known| known == method)
+}
+
 type Statuses = Box<[OnceLock<IntCounter>]>;
 
 /// The series of one route.

@@ -20,6 +20,7 @@ use crate::credential::Credential;
 use crate::http_client::connect::{self, Connector};
 use crate::http_client::failure::{self, Failure};
 use crate::secret::Secret;
+use crate::telemetry::traces;
 use crate::tls::client::{self, Trust};
 
 /// The longest answer that is read.
@@ -76,7 +77,8 @@ impl IapTokenService {
     }
 
     /// One call: the answer's status and the body, if it is one that is looked at; or the error that the answer stands for.
-    async fn call(&self, request: Outgoing, secrets: &[Secret]) -> Result<(StatusCode, Bytes), Error> {
+    async fn call(&self, mut request: Outgoing, secrets: &[Secret]) -> Result<(StatusCode, Bytes), Error> {
+        request.headers_mut().extend(traces::current_headers());
         let deadline = tokio::time::Instant::now() + self.timeout;
         let late = |_| Error::Unavailable(format!("timed out after {}", humantime::format_duration(self.timeout)));
         let response = tokio::time::timeout_at(deadline, self.send(request)).await.map_err(late)?;

@@ -34,5 +34,6 @@ mod streams;
 mod support;
 mod tls;
 mod token_api;
+mod traces;
 mod upstream_401;
 mod upstreams;

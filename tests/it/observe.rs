@@ -247,6 +247,15 @@ async fn each_request_is_one_json_line_without_its_query() {
     }
     assert!(lines[3]["cause"].as_str().unwrap().contains("500"), "{}", lines[3]);
     assert!(lines[0]["body_bytes"].as_u64() > Some(0));
+    let decisions: Vec<_> = lines.iter().map(|line| line["decision"].as_str().unwrap()).collect();
+    assert_eq!(decisions, ["allowed", "public", "denied", "error", "public"]);
+    // By the first digits of its entry's id the credential is told from others.
+    let credentials: Vec<_> = lines.iter().map(|line| line["credential"].as_str().map_or(0, str::len)).collect();
+    assert_eq!(credentials, [8, 0, 0, 8, 0]);
+    let asked: Vec<_> = lines.iter().map(|line| line["upstream"] == upstream.address().to_string()).collect();
+    assert_eq!(asked, [true, true, false, false, true]);
+    let timed: Vec<_> = lines.iter().map(|line| (line["exchange_ms"].is_f64(), line["upstream_ms"].is_f64())).collect();
+    assert_eq!(timed, [(true, true), (true, true), (false, false), (true, false), (true, false)]);
 
     // The id in the log is the one that the upstream and the caller got.
     let ids: Vec<&str> = lines.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
@@ -270,6 +279,19 @@ async fn the_access_log_can_be_turned_off() {
     process.signal(Signal::TERM);
     let ended = process.ended().await;
     assert_eq!(access_lines(&ended.stderr), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn of_a_sample_of_none_those_that_are_refused_are_left() {
+    let (service, upstream) = surroundings().await;
+    let process = Process::run(&format!("{}logging: {{ sample: 0 }}\n", configuration(&service, &upstream)));
+    let addresses = process.addresses().await;
+    for (path, status) in [("/public", 200), ("/nowhere", 404), ("/public", 200)] {
+        assert_eq!(get(addresses.callers[0], path, &[]).await.status, status);
+    }
+    process.signal(Signal::TERM);
+    let lines = access_lines(&process.ended().await.stderr);
+    assert_eq!(lines.iter().map(|line| &line["path"]).collect::<Vec<_>>(), ["/nowhere"]);
 }
 
 #[tokio::test]

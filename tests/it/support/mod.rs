@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod bearerd;
 pub mod client;
+pub mod collector;
 pub mod events;
 pub mod http;
 pub mod http2;
