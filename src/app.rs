@@ -45,6 +45,7 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::traces::{self, Traces};
 use crate::tls::client as trust;
+use crate::tls::expiry::Certificates;
 use crate::token_service::iap;
 use generation::{Former, Foundation, Generation, Left};
 use reload::{Latest, Reloader};
@@ -309,6 +310,7 @@ impl App {
         let generation = Generation::build(&foundation, config.clone(), Former::Process(left))?;
         let current = generation.current();
         current.register(metrics)?;
+        foundation.certificates.watch(config.certificates());
 
         let readiness = Arc::new(Readiness::default());
         await_own_tokens(&generation, &readiness);
@@ -433,7 +435,9 @@ fn found(config: &Config, clock: &Clock, background: &Runtime) -> Result<(Founda
     };
     let exchange = assemble::exchange(&config.cache, hash_keys, clock.clone(), background.handle().clone(), &metrics);
     background.spawn(clock.clone().keep_in_step());
-    Ok((Foundation { exchange, issuers, metrics, clock: clock.clone(), runtime: background.handle().clone() }, left))
+    let certificates = Certificates::register(metrics.registry()).map_err(metrics::Error::from)?;
+    background.spawn(Arc::clone(&certificates).keep());
+    Ok((Foundation { exchange, issuers, metrics, clock: clock.clone(), runtime: background.handle().clone(), certificates }, left))
 }
 
 /// Where requests are traced to.

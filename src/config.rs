@@ -26,6 +26,7 @@ pub mod upstream;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,19 @@ impl Config {
     /// Whether requests go on from no listener: then routes need nowhere to go.
     pub fn only_decides(&self) -> bool {
         !self.listeners.is_empty() && self.listeners.iter().all(|listener| listener.mode == listener::Mode::Decision)
+    }
+
+    /// The files of bearerd's own certificates: those that it shows to callers, to upstreams and to servers that it calls.
+    pub fn certificates(&self) -> Vec<PathBuf> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let listeners = listeners.flat_map(|tls| tls.certificates.iter().map(|pair| &pair.certificate));
+        let upstreams = self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.certificate.as_ref());
+        let services = self.token_services.values().filter_map(|service| match service {
+            TokenService::Iap(iap) => iap.tls.certificate.as_ref(),
+            TokenService::Embedded(_) => None,
+        });
+        let key_sets = self.routes.iter().filter_map(|route| route.validate.jwt.as_ref()?.tls.certificate.as_ref());
+        listeners.chain(upstreams).chain(services).chain(key_sets).cloned().collect()
     }
 
     /// The token services that run in this process, by name.

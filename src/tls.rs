@@ -2,5 +2,6 @@
 
 pub mod client;
 pub mod client_certificate;
+pub mod expiry;
 pub mod files;
 pub mod server;

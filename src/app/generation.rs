@@ -22,6 +22,7 @@ use crate::proxy::upstream::gauges::Counted;
 use crate::proxy::upstream::{self, Upstream};
 use crate::proxy::{Access, Route, Serving};
 use crate::telemetry::metrics::{self, Metrics};
+use crate::tls::expiry::Certificates;
 use crate::tls::server::Listening;
 
 /// What stays as it is from the start of the process to its end.
@@ -31,6 +32,7 @@ pub(super) struct Foundation {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) runtime: Handle,
+    pub(super) certificates: Arc<Certificates>,
 }
 
 /// The ledger, and what an earlier process left in it.
@@ -197,7 +199,7 @@ fn services(
     former: Option<&Generation>,
     retunes: &mut Vec<Retune>,
 ) -> Result<BTreeMap<String, Kept<Service>>, Error> {
-    let Foundation { exchange, issuers, metrics, clock, runtime } = foundation;
+    let Foundation { exchange, issuers, metrics, clock, runtime, .. } = foundation;
     let mut services = BTreeMap::new();
     for (name, section) in &config.token_services {
         let known = former.and_then(|former| Some((former.services.get(name)?, former.config.token_services.get(name)?)));

@@ -113,6 +113,9 @@ impl Reloader {
         }
         self.control.show(next.served(loaded.resolved));
         self.latest.store(Arc::new(next.latest()));
+        let certificates = (Arc::clone(&self.foundation.certificates), next.config.certificates());
+        // A panic in there would be one of the system's: then the files are read with the next ones.
+        let _ = tokio::task::spawn_blocking(move || certificates.0.watch(certificates.1)).await;
         let needs_restart = needs_restart(&self.running, &next.config);
         tracing::info!(routes = next.config.routes.len(), "the configuration was reloaded");
         if !needs_restart.is_empty() {

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use tokio::{task, time};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 /// Why the files cannot be used. The text says which, and what to change.
 #[derive(Debug, thiserror::Error)]
@@ -133,16 +133,28 @@ pub enum Validity {
 /// # Errors
 /// When it cannot be read.
 pub fn validity(path: &Path, now: SystemTime) -> Result<Validity, Error> {
-    let chain = certificates(path)?;
-    let unusable = || Error::Unusable { path: path.to_owned(), what: "certificate", fault: "it is not one of X.509".to_owned() };
-    let (_, leaf) = chain.first().and_then(|der| X509Certificate::from_der(der).ok()).ok_or_else(unusable)?;
+    let (from, until) = dates(path)?;
     let now = i64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
-    let (from, until) = (leaf.validity().not_before, leaf.validity().not_after);
     Ok(match now {
         _ if now < from.timestamp() => Validity::From(from.to_string()),
         _ if now > until.timestamp() => Validity::Until(until.to_string()),
         _ => Validity::Now,
     })
+}
+
+/// When the first certificate of a file ends, in seconds since 1970.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn not_after(path: &Path) -> Result<i64, Error> {
+    dates(path).map(|(_, until)| until.timestamp())
+}
+
+fn dates(path: &Path) -> Result<(ASN1Time, ASN1Time), Error> {
+    let chain = certificates(path)?;
+    let unusable = || Error::Unusable { path: path.to_owned(), what: "certificate", fault: "it is not one of X.509".to_owned() };
+    let (_, leaf) = chain.first().and_then(|der| X509Certificate::from_der(der).ok()).ok_or_else(unusable)?;
+    Ok((leaf.validity().not_before, leaf.validity().not_after))
 }
 
 /// The time between two looks at files.

@@ -161,6 +161,9 @@ async fn files_are_swapped_under_load_without_a_failed_handshake() {
         caller.await.unwrap();
     }
     assert!(asked.load(Ordering::Relaxed) > 0);
+    let ends: Vec<_> =
+        stage.bearerd.series().await.into_iter().filter(|(name, _)| name.starts_with("bearerd_certificate_expiry")).collect();
+    assert!(ends.len() == 1 && ends[0].0.ends_with("/a.crt\"}") && ends[0].1 > 4_000_000_000.0, "{ends:?}");
 }
 
 fn upstream_in_tls(address: SocketAddr, service: &ScriptedTokenService, tls: &str) -> Bearerd {
