@@ -137,6 +137,27 @@ async fn cve_2026_40575_and_cve_2026_76835_only_trusted_peers_tell_of_other_requ
     assert_eq!(get(bearerd.address(), "/auth", &both).await.problem(), "bad_request");
 }
 
+/// nginx passes on what it is not told to replace: a host beside the path that it tells.
+#[tokio::test]
+async fn a_host_that_contradicts_what_the_proxy_tells_chooses_no_route() {
+    let (service, _) = surroundings().await;
+    let bearerd = Bearerd::start(&format!(
+        "listeners: [{{ address: 127.0.0.1:0, mode: decision, decision_request: x_original }}]\n\
+         token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nlogging: {{ access: false }}\n\
+         routes: [{{ match: {{ hosts: [open.test] }}, auth: none }}, {{ name: api }}]\n",
+        service.url()
+    ));
+    let ask = async |more: &[(&str, &str)]| {
+        let told = [&[("X-Original-URI", "/a"), ("X-Original-Method", "GET")], more].concat();
+        get(bearerd.address(), "/auth", &told).await
+    };
+    assert_eq!(ask(&[]).await.problem(), "missing_credential");
+    assert_eq!(ask(&[("X-Original-URL", "http://open.test/a")]).await.problem(), "bad_request");
+    assert_eq!(ask(&[("X-Original-URL", "http://open.test/a"), ("X-Original-Host", "app.test")]).await.problem(), "bad_request");
+    assert_eq!(ask(&[("X-Original-URL", "http://app.test/a"), ("X-Original-Host", "open.test")]).await.problem(), "bad_request");
+    assert_eq!(ask(&[("X-Original-Host", "open.test")]).await.status, 200, "which is why the proxy must set it");
+}
+
 /// No body is waited for, and none is taken for another request.
 #[tokio::test]
 async fn a_body_is_neither_waited_for_nor_taken_for_a_request() {

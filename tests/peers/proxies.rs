@@ -54,6 +54,9 @@ impl Stand {
         }
         text = text.replace("kind: iap", "kind: embedded\n    keys_file: keys.yaml\n    signing_key_file: signing.pem");
         text = text.replace("    url: https://aps2.platform.illumina.com\n", "");
+        // A public route that nothing but the host leads to.
+        assert!(text.contains("\nroutes:\n"));
+        text = text.replace("\nroutes:\n", "\nroutes:\n  - { name: open, match: { hosts: [open.test] }, auth: none }\n");
         text.push_str("admin: { address: 127.0.0.1:0 }\nmetrics: { address: 127.0.0.1:0 }\nlogging: { format: json }\n");
         let bearerd = Bearerd::start(folder.path(), &text);
         let deciding: SocketAddr = bearerd.callers.split(", ").nth(listener).unwrap().parse().unwrap();
@@ -80,9 +83,13 @@ impl Stand {
 
     /// Status line with headers, and body.
     fn ask(&self, method: &str, path: &str, headers: &str) -> (String, String) {
+        self.ask_host("app.test", method, path, headers)
+    }
+
+    fn ask_host(&self, host: &str, method: &str, path: &str, headers: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{headers}\r\n").unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path} {headers}: {answer}"));
@@ -127,6 +134,27 @@ impl Stand {
         ] {
             let (head, _) = self.ask("GET", "/api", headers);
             assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer realm=\"bearerd\""), "{headers}{head}");
+        }
+        // Nor another host: one of them is open to all.
+        let (head, _) = self.ask_host("open.test", "GET", "/api", "");
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        for forged in [
+            "X-Original-Host: open.test\r\n",
+            "X_Original_Host: open.test\r\n",
+            "X-Original-URL: http://open.test/api\r\n",
+            "X-Original-URL: http://open.test/api\r\nX-Original-Host: open.test\r\n",
+            "X-Original-URI: http://open.test/api\r\n",
+            "X-Forwarded-Host: open.test\r\n",
+            "X-Forwarded-Uri: http://open.test/api\r\n",
+            "X-Forwarded-Uri: http://open.test/api\r\nX-Forwarded-Host: open.test\r\nX-Forwarded-Method: GET\r\n",
+            "X-Forwarded-Server: open.test\r\n",
+            "X-Host: open.test\r\n",
+            "Forwarded: host=open.test\r\n",
+        ] {
+            let (head, _) = self.ask("GET", "/api", forged);
+            assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer realm=\"bearerd\""), "{forged}{head}");
+            let lines = self.reached("GET", "/api", &format!("{key}{forged}"));
+            assert_eq!(value(&lines, "x-remote-user"), ["alice"], "{forged}");
         }
         let (head, _) = self.ask("GET", "/api", "X-API-Key: unknown\r\n");
         assert!(head.starts_with("http/1.1 401") && head.contains("error=\"invalid_token\""), "{head}");
