@@ -217,6 +217,13 @@ impl Statuses {
         };
         refusal.with_status(status).header(REASON, reason)
     }
+
+    /// The same for a route's fixed answer: nobody is asked for a credential that the route does not want.
+    pub fn put_fixed(self, status: StatusCode) -> StatusCode {
+        let passed_on =
+            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_success() || status.is_server_error();
+        if self == Self::Exact || passed_on { status } else { StatusCode::FORBIDDEN }
+    }
 }
 
 fn bad(detail: &'static str) -> Refusal {
@@ -327,6 +334,18 @@ mod tests {
             assert!(has(REASON));
             assert!(expected != 401 || has(crate::refusal::CHALLENGE), "{reason:?}");
             assert_eq!(Statuses::Exact.put(Refusal::new(reason, "x")).status(), own);
+        }
+    }
+
+    #[test]
+    fn nginx_gets_fixed_answers_that_it_passes_on() {
+        for status in (200..600).filter_map(|status| StatusCode::from_u16(status).ok()) {
+            let expected = match status.as_u16() {
+                200..300 | 401 | 403 | 500.. => status.as_u16(),
+                _ => 403,
+            };
+            assert_eq!(Statuses::Nginx.put_fixed(status).as_u16(), expected, "{status}");
+            assert_eq!(Statuses::Exact.put_fixed(status), status);
         }
     }
 

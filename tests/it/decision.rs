@@ -101,6 +101,30 @@ async fn nginx_gets_statuses_that_it_passes_on() {
     assert_eq!(get(bearerd.address(), "/public", &[]).await.header("x-bearerd-reason"), Some("bad_request"));
 }
 
+/// nginx makes a 500 of every status that it does not know, also of those that a route answers by itself.
+#[tokio::test]
+async fn nginx_gets_fixed_answers_that_it_passes_on_and_no_token_with_a_no() {
+    let (service, _) = surroundings().await;
+    for (listener, is_nginx) in [("exact", false), ("nginx", true)] {
+        let mut routes = String::new();
+        for status in [204, 302, 400, 401, 403, 404, 410, 503] {
+            routes.push_str(&format!("  - {{ match: {{ path: /{status} }}, respond: {{ status: {status} }} }}\n"));
+        }
+        let bearerd = Bearerd::start(&format!(
+            "listeners: [{{ address: 127.0.0.1:0, mode: decision, decision_status: {listener} }}]\n\
+             token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nlogging: {{ access: false }}\nroutes:\n{routes}",
+            service.url()
+        ));
+        for (status, nginx) in [(204, 204), (302, 403), (400, 403), (401, 401), (403, 403), (404, 403), (410, 403), (503, 503)] {
+            let uri = format!("/{status}");
+            let answer = get(bearerd.address(), "/auth", &[("X-Original-URI", &uri), ("X-API-Key", "a")]).await;
+            assert_eq!(answer.status, if is_nginx { nginx } else { status }, "{listener} {status}");
+            // Some proxies pass all of a no on to the caller, who has no business with the token.
+            assert_eq!(answer.header("authorization").is_some(), answer.status == 204, "{listener} {status}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn methods_hosts_queries_and_fixed_answers_count_as_they_do_in_a_proxy() {
     let (bearerd, service) = deciding("").await;
