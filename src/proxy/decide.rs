@@ -90,7 +90,8 @@ impl Proxy {
             if let Some(token) = ctx.bearer.as_ref().map(Bearer::token) {
                 headers.push(("Authorization", token.authorization().clone()));
             }
-            let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: None };
+            let circumstances =
+                Circumstances { peer: &connection.caller.origin_header(&session.req_header().headers), request_id, certificate: None };
             let told = super::told(route, ctx.bearer.as_ref());
             headers.extend(told.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
             let doomed = ctx.serving.managed.doomed(&route.removed, &session.req_header().headers);

@@ -3,6 +3,7 @@
 use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, Response, get};
 use crate::support::jwt::unsigned;
+use crate::support::process::Process;
 use crate::support::stage::surroundings;
 use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService, claims, subject};
 
@@ -145,6 +146,32 @@ async fn methods_hosts_queries_and_fixed_answers_count_as_they_do_in_a_proxy() {
     let public = ask(&[("X-Forwarded-Uri", "/public"), get_method, ("Authorization", "Basic YTpi")]).await;
     assert_eq!((public.status, public.header("authorization")), (200, None));
     assert!(removed(&public).contains(&"x-api-key".to_owned()) && removed(&public).contains(&"authorization".to_owned()));
+}
+
+/// The asking proxy is a trusted peer: who called is whom it names.
+#[tokio::test]
+async fn the_peer_is_the_caller_whom_the_asking_proxy_names() {
+    let (service, _) = surroundings().await;
+    let configuration = |trusted: &str| {
+        format!(
+            "listeners: [{{ address: 127.0.0.1:0, mode: decision{trusted} }}]\ntoken_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\n\
+             routes: [{{ headers: {{ set: {{ X-Peer: \"{{peer}}\" }} }} }}]\n",
+            service.url()
+        )
+    };
+    for (trusted, names) in [("", "203.0.113.9"), (", trusted_peers: [10.0.0.1]", "127.0.0.1")] {
+        let process = Process::run(&configuration(trusted));
+        let addresses = process.addresses().await;
+        let forwarded = [("X-Forwarded-For", "198.51.100.1, 203.0.113.9"), ("X-API-Key", "a")];
+        assert_eq!(get(addresses.callers[0], "/a", &forwarded).await.header("x-peer"), Some(names), "{trusted}");
+        assert_eq!(get(addresses.callers[0], "/a", &forwarded[..1]).await.status, 401);
+        let lines = process.output().stderr.clone();
+        lines.wait_for(2, |line| line.contains("bearerd::access")).await;
+        let lines = lines.all().into_iter().filter(|line| line.contains("bearerd::access"));
+        for line in lines {
+            assert!(line.contains(&format!("\"peer\":\"{names}\"")), "{line}");
+        }
+    }
 }
 
 /// A caller's word on what it asks for decides nothing.
