@@ -149,9 +149,15 @@ impl Doctor {
     }
 
     async fn mounted_keys(&mut self, config: &Config) {
-        let routes = config.routes.iter().filter_map(|route| Some((route, route.mounted()?)));
-        for (route, mounted) in routes {
-            let what = format!("routes.{}: mounted key {}", route.name.as_deref().unwrap_or_default(), mounted.file.display());
+        let routes = config.routes.iter().filter_map(|route| {
+            let user = format!("routes.{}", route.name.as_deref().unwrap_or_default());
+            Some((user, route.mounted()?, &route.token.service, assemble::terms(route).params))
+        });
+        let sinks = config.sinks.iter().enumerate().map(|(place, sink)| {
+            (format!("sinks[{place}]"), &sink.credential.mounted, &sink.token.service, assemble::sink_terms(sink).params)
+        });
+        for (user, mounted, service, params) in routes.chain(sinks) {
+            let what = format!("{user}: mounted key {}", mounted.file.display());
             let key = match MountedKey::open(&mounted.file) {
                 Ok(key) => key.current(),
                 Err(error) => {
@@ -159,10 +165,10 @@ impl Doctor {
                     continue;
                 }
             };
-            let Some(Section::Iap(iap)) = config.token_services.get(&route.token.service) else { continue };
+            let Some(Section::Iap(iap)) = config.token_services.get(service) else { continue };
             // A section that cannot be used was told of before.
             let Ok(client) = IapTokenService::new(iap, self.clock.clone()) else { continue };
-            self.mint(what, &client, &key, &assemble::terms(route).params, "put a key that the token service knows into the file").await;
+            self.mint(what, &client, &key, &params, "put a key that the token service knows into the file").await;
         }
     }
 

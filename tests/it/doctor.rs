@@ -77,6 +77,25 @@ async fn what_is_not_there_is_told_with_what_to_do_and_ends_with_69() {
 }
 
 #[tokio::test]
+async fn the_keys_of_sinks_are_tried_as_those_of_routes_are() {
+    let (service, upstream) = surroundings().await;
+    let folder = tempfile::tempdir().unwrap();
+    let sink = "sinks: [{ credential: { mounted: { file: key } }, token: { scopes: [GDS.FILES.READ] }, path: token }]";
+    let text = configuration(&service, &upstream, sink, "  - { upstream: app, auth: none }");
+    let output = doctor(&folder, &text, &["--format", "json"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(finding(&findings(&output), "sinks[0]: mounted key key")["ok"], true);
+    assert_eq!((service.calls(Operation::Create), service.calls(Operation::Revoke)), (1, 1));
+    assert_eq!(service.recorded().iter().find_map(|call| call.parameter("scopes")).as_deref(), Some("GDS.FILES.READ"));
+
+    service.always(Operation::Create, Behaviour::status(401));
+    let output = doctor(&folder, &text, &["--format", "json"]).await;
+    assert_eq!(output.status.code(), Some(69));
+    assert_eq!(finding(&findings(&output), "sinks[0]: mounted key key")["ok"], false);
+    assert!(!folder.path().join("token").exists());
+}
+
+#[tokio::test]
 async fn key_sets_ledgers_and_mistakes() {
     let (service, upstream) = surroundings().await;
     let folder = tempfile::tempdir().unwrap();
