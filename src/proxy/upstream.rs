@@ -2,6 +2,7 @@
 
 mod balance;
 pub mod gauges;
+mod greeting;
 mod health_check;
 mod secured;
 mod server;
