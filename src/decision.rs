@@ -6,6 +6,7 @@
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::refusal::{Reason, Refusal};
+use crate::routing::host_of;
 
 /// The header that tells the reason of a refusal where its status does not.
 pub const REASON: &str = "X-Bearerd-Reason";
@@ -110,20 +111,25 @@ impl<'r> Question<'r> {
 
     fn told(&self, way: &Way) -> Result<Option<Original<'r>>, Refusal> {
         let mut found = None;
+        let (mut in_url, mut path_alone) = (None, false);
         for name in way.uris {
             let Some(text) = self.only(name)? else { continue };
             let (authority, target) = split(text).ok_or_else(|| bad("The URI of the original request is not one."))?;
-            if found.is_some_and(|(_, other)| other != target) {
+            if found.is_some_and(|other| other != target) {
                 return Err(bad("`X-Original-URI` and `X-Original-URL` tell of different requests."));
             }
-            found = Some((authority.or(found.and_then(|(authority, _)| authority)), target));
+            found = Some(target);
+            path_alone |= authority.is_none();
+            in_url = one_host(in_url, authority)?;
         }
-        let Some((authority, target)) = found else { return Ok(None) };
+        let Some(target) = found else { return Ok(None) };
+        // A proxy that tells the path alone leaves the host to its own request: a URL beside that is the caller's, unless it says the same.
+        let otherwise = self.only(way.host)?.or(path_alone.then_some(self.authority));
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let method = self.only(way.method)?.map(|text| Method::from_bytes(text.as_bytes())).transpose();
         Ok(Some(Original {
             method: method.map_err(|_| bad("The method of the original request is not one."))?,
-            authority: self.only(way.host)?.or(authority).unwrap_or(self.authority),
+            authority: one_host(otherwise, in_url)?.unwrap_or(self.authority),
             path,
             query,
         }))
@@ -154,6 +160,16 @@ impl Original<'_> {
             _ => true,
         };
         agree && (self.path, self.query) == (other.path, other.query) && self.authority.eq_ignore_ascii_case(other.authority)
+    }
+}
+
+/// The first of two authorities that are told; routes look at hosts alone, so these must be the same.
+fn one_host<'r>(one: Option<&'r str>, other: Option<&'r str>) -> Result<Option<&'r str>, Refusal> {
+    match (one, other) {
+        (Some(one), Some(other)) if !host_of(one).eq_ignore_ascii_case(host_of(other)) => {
+            Err(bad("The headers that tell of the original request name different hosts."))
+        }
+        _ => Ok(one.or(other)),
     }
 }
 
@@ -200,6 +216,13 @@ impl Statuses {
             _ => StatusCode::FORBIDDEN,
         };
         refusal.with_status(status).header(REASON, reason)
+    }
+
+    /// The same for a route's fixed answer: nobody is asked for a credential that the route does not want.
+    pub fn put_fixed(self, status: StatusCode) -> StatusCode {
+        let passed_on =
+            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_success() || status.is_server_error();
+        if self == Self::Exact || passed_on { status } else { StatusCode::FORBIDDEN }
     }
 }
 
@@ -274,6 +297,29 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_a_caller_slips_past_the_asking_proxy_chooses_no_route() {
+        let nginx = |more: &[(&'static str, &str)], told_in| ask(&[&[("x-original-uri", "/a")], more].concat(), told_in, true);
+        for told_in in [ToldIn::XOriginal, ToldIn::Anywhere] {
+            // The proxy tells the path alone, so the host is that of its own request.
+            let slipped = nginx(&[("x-original-url", "http://open.test/a")], told_in);
+            assert!(slipped.unwrap_err().contains("hosts"), "the URL is the caller's");
+            let slipped = nginx(&[("x-original-url", "http://open.test/a"), ("x-original-host", "app.test")], told_in);
+            assert!(slipped.unwrap_err().contains("hosts"));
+            // The proxy tells the URL, and the caller a host.
+            let slipped = ask(&[("x-original-url", "https://app.test/a"), ("x-original-host", "open.test")], told_in, true);
+            assert!(slipped.unwrap_err().contains("hosts"));
+            let slipped = ask(&[("x-original-uri", "http://a.test/a"), ("x-original-url", "http://b.test/a")], told_in, true);
+            assert!(slipped.unwrap_err().contains("hosts"));
+            // What agrees is no contradiction; routes look at neither port nor case.
+            let agrees = nginx(&[("x-original-url", "https://App.test:8443/a"), ("x-original-host", "app.test")], told_in);
+            assert_eq!(agrees, Ok(told(None, "app.test", "/a", None)));
+            assert_eq!(nginx(&[("x-original-url", "http://asked.test/a")], told_in), Ok(told(None, "asked.test", "/a", None)));
+        }
+        let slipped = ask(&[("x-forwarded-uri", "http://open.test/a"), ("x-forwarded-host", "app.test")], ToldIn::XForwarded, true);
+        assert!(slipped.unwrap_err().contains("hosts"));
+    }
+
+    #[test]
     fn nginx_gets_only_what_it_passes_on() {
         for reason in Reason::ALL {
             let put = Statuses::Nginx.put(Refusal::new(reason, "x"));
@@ -288,6 +334,18 @@ mod tests {
             assert!(has(REASON));
             assert!(expected != 401 || has(crate::refusal::CHALLENGE), "{reason:?}");
             assert_eq!(Statuses::Exact.put(Refusal::new(reason, "x")).status(), own);
+        }
+    }
+
+    #[test]
+    fn nginx_gets_fixed_answers_that_it_passes_on() {
+        for status in (200..600).filter_map(|status| StatusCode::from_u16(status).ok()) {
+            let expected = match status.as_u16() {
+                200..300 | 401 | 403 | 500.. => status.as_u16(),
+                _ => 403,
+            };
+            assert_eq!(Statuses::Nginx.put_fixed(status).as_u16(), expected, "{status}");
+            assert_eq!(Statuses::Exact.put_fixed(status), status);
         }
     }
 

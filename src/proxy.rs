@@ -425,14 +425,15 @@ fn asked_for<'a>(session: &'a Session, ctx: &'a Context) -> (&'a str, &'a str) {
     }
 }
 
+/// Who calls: whom a trusted peer names, else the peer.
 fn peer(session: &Session) -> Option<IpAddr> {
-    Connection::of(session.digest()).map(|connection| connection.caller.address)
+    Connection::of(session.digest()).map(|connection| connection.caller.origin(&session.req_header().headers))
 }
 
 /// Whom a request without a token comes from, as a number.
 fn peer_key(session: &Session) -> u64 {
     let mut hasher = DefaultHasher::new();
-    Connection::of(session.digest()).map(|connection| connection.caller.address).hash(&mut hasher);
+    peer(session).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -462,7 +463,8 @@ impl Proxy {
         let (Some(route), Some(request_id)) = (ctx.route(), &ctx.request_id) else { return Vec::new() };
         let mut headers = Vec::new();
         if let Some(connection) = Connection::of(session.digest()).filter(|_| !route.response.set.is_empty()) {
-            let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: connection.certificate() };
+            let peer = connection.caller.origin_header(&session.req_header().headers);
+            let circumstances = Circumstances { peer: &peer, request_id, certificate: connection.certificate() };
             headers.extend(route.response.set.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
         }
         if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.trail.standing) {

@@ -157,7 +157,9 @@ impl Reason {
                 "With the token, the header section is over `header_bytes` of the upstream. Raise it there and here, or ask for fewer scopes."
             }
             Self::HeaderTimeout => "The caller did not send its header section within `limits.header_timeout`.",
-            Self::UpstreamConnect => "No server of the upstream accepts connections. Is the app running, on this port?",
+            Self::UpstreamConnect => {
+                "No server of the upstream accepts connections. Is the app running, on this port? With `tls`, the log's `cause` says what the handshake failed at."
+            }
             Self::UpstreamReset => "The upstream closed the connection before it answered. Look at its log.",
             Self::UpstreamTimeout => "The upstream did not answer within its `timeouts`.",
             Self::BadRequest => {

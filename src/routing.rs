@@ -236,7 +236,7 @@ impl Table {
 }
 
 /// The host without its port and without the dot at its end.
-fn host_of(authority: &str) -> &str {
+pub fn host_of(authority: &str) -> &str {
     let host = match authority.rfind(']') {
         Some(end) => &authority[..=end],
         None => authority.split_once(':').map_or(authority, |(host, _)| host),

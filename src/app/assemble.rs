@@ -364,6 +364,10 @@ impl OwnKeys {
 /// How long a sink's psToken is used, as on routes that say nothing of it.
 const SINK_SESSION: Duration = Duration::from_secs(12 * 3600);
 
+pub(super) fn sink_terms(section: &config::Sink) -> Terms {
+    token_terms(&section.token, &section.validate, SINK_SESSION)
+}
+
 pub(super) fn sink(
     place: usize,
     section: &config::Sink,
@@ -372,7 +376,7 @@ pub(super) fn sink(
     own_keys: &mut OwnKeys,
 ) -> Result<Arc<Sink>, Error> {
     let service = service_of(services, &section.token.service)?;
-    let grant = exchange.grant(&format!("sink-{}", place + 1), service, token_terms(&section.token, &section.validate, SINK_SESSION));
+    let grant = exchange.grant(&format!("sink-{}", place + 1), service, sink_terms(section));
     let key = own_keys.add(&section.credential.mounted, Arc::new(grant), false, exchange)?;
     Ok(Arc::new(Sink::new(section.path.clone(), section.mode.0, key)))
 }

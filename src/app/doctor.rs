@@ -1,18 +1,20 @@
 //! What bearerd depends on, asked for real: names, servers, token services, key sets, certificates, files. One finding each, with what to do.
 
+mod upstream;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::time;
 
 use super::assemble::{self, KeySources};
 use super::{Error, bind};
 use crate::claims::Claims;
 use crate::clock::Clock;
+use crate::config::route::Auth;
 use crate::config::{self, Config, TokenService as Section};
 use crate::credential::{Credential, Kind};
 use crate::exchange::ledger::Keys;
@@ -23,8 +25,10 @@ use crate::tls::files::{self, Validity};
 use crate::token_service::iap::IapTokenService;
 use crate::token_service::{self, TokenParams, TokenService};
 
-/// How far the clock of a token service may be off before that is told.
-const CLOCK: i64 = 5;
+/// How many seconds the clock of a token service may be off by a token's `iat`, where `nbf` counts.
+const BY_TOKEN: i64 = 5;
+/// The same by the `Date` of an answer, which may be that of a proxy before the service.
+const BY_DATE: i64 = 30;
 
 /// What was found out about one thing.
 #[derive(Clone, Debug, Serialize)]
@@ -35,13 +39,13 @@ pub struct Finding {
     pub ok: bool,
     /// What was seen.
     pub seen: String,
-    /// What to do where it is not.
+    /// What to do where it is not, or soon will not be.
     pub advice: Option<String>,
 }
 
 /// Looks at everything that `config` names. With `key` an API key, a token is minted with it at each token service, and revoked again.
 pub async fn examine(config: &Config, key: Option<&Secret>, clock: &Clock) -> Vec<Finding> {
-    let mut doctor = Doctor { findings: Vec::new(), clock: clock.clone() };
+    let mut doctor = Doctor { findings: Vec::new(), clock: clock.clone(), largest: BTreeMap::new() };
     doctor.ports(config);
     doctor.certificates(config);
     for (name, section) in &config.token_services {
@@ -59,6 +63,8 @@ pub async fn examine(config: &Config, key: Option<&Secret>, clock: &Clock) -> Ve
 struct Doctor {
     findings: Vec<Finding>,
     clock: Clock,
+    /// The longest `Authorization` line that each upstream would get, of the tokens that were minted.
+    largest: BTreeMap<String, usize>,
 }
 
 impl Doctor {
@@ -68,6 +74,11 @@ impl Doctor {
 
     fn bad(&mut self, what: impl Into<String>, seen: impl Into<String>, advice: impl Into<String>) {
         self.findings.push(Finding { what: what.into(), ok: false, seen: seen.into(), advice: Some(advice.into()) });
+    }
+
+    /// It is well, and will not be for long.
+    fn warn(&mut self, what: impl Into<String>, seen: impl Into<String>, advice: impl Into<String>) {
+        self.findings.push(Finding { what: what.into(), ok: true, seen: seen.into(), advice: Some(advice.into()) });
     }
 
     /// A port that is taken is no fault: the bearerd that is asked about may be running.
@@ -122,8 +133,10 @@ impl Doctor {
             Ok(client) => client,
             Err(error) => return self.bad(what, error.to_string(), "mend the section"),
         };
-        // Nobody's token: that it is refused is an answer.
-        match client.get_token_details(&Secret::from("bearerd-doctor")).await {
+        let asked = self.clock.now().as_secs();
+        let (outcome, date) = client.greet().await;
+        let answered = self.clock.now().as_secs();
+        match outcome {
             Err(error @ (token_service::Error::Unavailable(_) | token_service::Error::Protocol(_))) => {
                 return self.bad(
                     what,
@@ -134,24 +147,29 @@ impl Doctor {
             Err(error @ token_service::Error::RateLimited { .. }) => self.good(&what, format!("{} answers: {error}", iap.url)),
             _ => self.good(&what, format!("{} answers", iap.url)),
         }
+        if let Some(date) = date.and_then(|date| i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()) {
+            self.compare_clocks(&what, date, asked, answered, BY_DATE);
+        }
         if let Some(key) = key {
             let route = config.routes.iter().find(|route| route.token.service == *name);
             let params = route.map(|route| assemble::terms(route).params).unwrap_or_default();
-            self.mint(
-                format!("{what}: create_token"),
-                &client,
-                key,
-                &params,
-                "check that the key is complete, current and meant for this service",
-            )
-            .await;
+            let advice = "check that the key is complete, current and meant for this service";
+            let length = self.mint(format!("{what}: create_token"), &client, key, &params, advice).await;
+            let takes = |route: &&config::Route| route.token.service == *name && route.auth == Auth::Required && route.mounted().is_none();
+            config.routes.iter().filter(takes).for_each(|route| self.measure(route.upstream.as_deref(), length));
         }
     }
 
     async fn mounted_keys(&mut self, config: &Config) {
-        let routes = config.routes.iter().filter_map(|route| Some((route, route.mounted()?)));
-        for (route, mounted) in routes {
-            let what = format!("routes.{}: mounted key {}", route.name.as_deref().unwrap_or_default(), mounted.file.display());
+        let routes = config.routes.iter().filter_map(|route| {
+            let user = format!("routes.{}", route.name.as_deref().unwrap_or_default());
+            Some((user, route.mounted()?, &route.token.service, assemble::terms(route).params, route.upstream.as_deref()))
+        });
+        let sinks = config.sinks.iter().enumerate().map(|(place, sink)| {
+            (format!("sinks[{place}]"), &sink.credential.mounted, &sink.token.service, assemble::sink_terms(sink).params, None)
+        });
+        for (user, mounted, service, params, upstream) in routes.chain(sinks) {
+            let what = format!("{user}: mounted key {}", mounted.file.display());
             let key = match MountedKey::open(&mounted.file) {
                 Ok(key) => key.current(),
                 Err(error) => {
@@ -159,14 +177,16 @@ impl Doctor {
                     continue;
                 }
             };
-            let Some(Section::Iap(iap)) = config.token_services.get(&route.token.service) else { continue };
+            let Some(Section::Iap(iap)) = config.token_services.get(service) else { continue };
             // A section that cannot be used was told of before.
             let Ok(client) = IapTokenService::new(iap, self.clock.clone()) else { continue };
-            self.mint(what, &client, &key, &assemble::terms(route).params, "put a key that the token service knows into the file").await;
+            let length = self.mint(what, &client, &key, &params, "put a key that the token service knows into the file").await;
+            self.measure(upstream, length);
         }
     }
 
-    async fn mint(&mut self, what: String, client: &IapTokenService, key: &Secret, params: &TokenParams, advice: &str) {
+    /// Mints a token and revokes it again; how long it was.
+    async fn mint(&mut self, what: String, client: &IapTokenService, key: &Secret, params: &TokenParams, advice: &str) -> Option<usize> {
         let credential = Credential { kind: Kind::ApiKey, value: key.clone() };
         let asked = self.clock.now().as_secs();
         match client.create_token(&credential, params).await {
@@ -174,27 +194,41 @@ impl Doctor {
                 let answered = self.clock.now().as_secs();
                 let revoked = if client.revoke_token(&token).await.is_ok() { "and revoked again" } else { "; it could not be revoked" };
                 self.good(&what, format!("a token was minted {revoked}"));
-                self.clock_of(what, &token, asked, answered);
+                let claims = Claims::of(token.expose()).ok().flatten();
+                if let Some(issued) = claims.and_then(|claims| claims.member("iat")?.as_i64()) {
+                    self.compare_clocks(&what, issued, asked, answered, BY_TOKEN);
+                }
+                return Some(token.expose().len());
             }
             Err(error @ (token_service::Error::Unavailable(_) | token_service::Error::RateLimited { .. })) => {
                 self.bad(what, error.to_string(), "try again; see the line of the token service");
             }
             Err(error) => self.bad(what, error.to_string(), advice),
         }
+        None
     }
 
-    /// `iat` is the service's time between our asking and its answer.
-    fn clock_of(&mut self, what: String, token: &Secret, asked: i64, answered: i64) {
-        let Ok(Some(claims)) = Claims::of(token.expose()) else { return };
-        let Some(iat) = claims.member("iat").and_then(serde_json::Value::as_i64) else { return };
-        let what = format!("{what}: clock");
-        let ahead = if iat > answered { iat - answered } else { (iat - asked).min(0) };
-        if ahead.abs() <= CLOCK {
-            self.good(what, format!("within {CLOCK} s of this machine's"));
+    /// `told` is the service's time between our asking and its answer.
+    fn compare_clocks(&mut self, of: &str, told: i64, asked: i64, answered: i64, tolerance: i64) {
+        let what = format!("{of}: clock");
+        let ahead = if told > answered { told - answered } else { (told - asked).min(0) };
+        if ahead.abs() <= tolerance {
+            self.good(what, format!("within {tolerance} s of this machine's"));
         } else {
-            let side = if ahead > 0 { "ahead of" } else { "behind" };
-            self.bad(what, format!("{} s {side} this machine's", ahead.abs()), "set both by NTP, or set `skew` of this token service");
+            let (side, advice) = match ahead {
+                1.. => ("ahead of", "set both by NTP, or set `skew` of this token service"),
+                _ => ("behind", "set both by NTP: tokens end by this machine's clock"),
+            };
+            self.bad(what, format!("{} s {side} this machine's", ahead.abs()), advice);
         }
+    }
+
+    /// A token of this length goes to this upstream.
+    fn measure(&mut self, upstream: Option<&str>, length: Option<usize>) {
+        let (Some(upstream), Some(length)) = (upstream, length) else { return };
+        let line = "Authorization: Bearer \r\n".len() + length;
+        let largest = self.largest.entry(upstream.to_owned()).or_default();
+        *largest = line.max(*largest);
     }
 
     async fn key_sets(&mut self, config: &Config) {
@@ -214,34 +248,6 @@ impl Doctor {
                     self.bad(what, "the key set cannot be had", "check its URL and `tls`; the log of `bearerd run` has the cause")
                 }
                 _ => self.good(what, "the key set is there"),
-            }
-        }
-    }
-
-    async fn upstream(&mut self, name: &str, section: &config::Upstream) {
-        for server in &section.servers {
-            let what = format!("upstreams.{name}: {server}");
-            let addresses: Vec<_> = match tokio::net::lookup_host(server).await {
-                Ok(addresses) => addresses.collect(),
-                Err(error) => {
-                    self.bad(what, format!("the name has no address: {error}"), "check the name, and DNS in this pod");
-                    continue;
-                }
-            };
-            let mut failure = None;
-            for address in &addresses {
-                let connected = time::timeout(section.timeouts.connect, TcpStream::connect(address)).await;
-                let cause = match connected {
-                    Ok(Ok(_)) => continue,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => format!("no connection within {}", humantime::format_duration(section.timeouts.connect)),
-                };
-                failure = Some(format!("{address}: {cause}"));
-            }
-            match failure {
-                None => self
-                    .good(what, format!("{} takes connections", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))),
-                Some(failure) => self.bad(what, failure, "start the app, or mend the address"),
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::config::{self, Loaded};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", default_value = "bearerd.yaml")]
     config: PathBuf,
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -67,13 +67,12 @@ impl Args {
 
 fn print(finding: &Finding) {
     let Finding { what, ok, seen, advice } = finding;
-    let colours = has_colours(&std::io::stdout());
-    let mark = match (ok, colours) {
-        (true, true) => "\u{1b}[32m✓\u{1b}[0m",
-        (false, true) => "\u{1b}[31m✗\u{1b}[0m",
-        (true, false) => "✓",
-        (false, false) => "✗",
+    let (mark, colour) = match (ok, advice) {
+        (true, None) => ('✓', 32),
+        (true, Some(_)) => ('!', 33),
+        (false, _) => ('✗', 31),
     };
+    let mark = if has_colours(&std::io::stdout()) { format!("\u{1b}[{colour}m{mark}\u{1b}[0m") } else { mark.to_string() };
     let advice = advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
     println!("{mark} {what}: {seen}{advice}");
 }

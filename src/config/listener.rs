@@ -79,7 +79,8 @@ pub enum DecisionStatus {
     /// Those that callers of the proxy itself get.
     #[default]
     Exact,
-    /// Only those that nginx passes on: 400 becomes 401, other refusals 403; outages stay 5xx. `X-Bearerd-Reason` says what it was.
+    /// Only those that nginx passes on: 400 becomes 401, other refusals 403, and so do other statuses of `respond`; outages stay 5xx.
+    /// `X-Bearerd-Reason` says what a refusal was.
     Nginx,
 }
 

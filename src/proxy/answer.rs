@@ -1,11 +1,14 @@
 //! Answers that bearerd writes itself, and what a failure of pingora's means to the caller.
 
+use std::io;
+
 use bytes::Bytes;
 use http::header::EXPECT;
 use http::{HeaderValue, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
+use rustls::AlertDescription;
 use tokio::time;
 
 use super::connection::Connection;
@@ -76,12 +79,16 @@ pub(super) async fn discard_body(session: &mut Session) {
 /// The row of the table for an error; none where the caller is gone.
 pub(super) fn failure(error: &Error) -> Option<Reason> {
     use ErrorType::{
-        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InvalidHTTPHeader, ReadError,
-        ReadTimedout, SocketError, TLSHandshakeTimedout, WriteError, WriteTimedout,
+        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InvalidCert,
+        InvalidHTTPHeader, ReadError, ReadTimedout, SocketError, TLSHandshakeFailure, TLSHandshakeTimedout, WriteError, WriteTimedout,
     };
     Some(match (error.esource(), error.etype()) {
         (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => Reason::UpstreamTimeout,
-        (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError) => Reason::UpstreamConnect,
+        (
+            ErrorSource::Upstream,
+            ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError | TLSHandshakeFailure | InvalidCert,
+        ) => Reason::UpstreamConnect,
+        (ErrorSource::Upstream, _) if refuses_our_certificate(error) => Reason::UpstreamConnect,
         (ErrorSource::Upstream, _) => Reason::UpstreamReset,
         // On HTTP/2 a caller who gives a request up resets its stream.
         (ErrorSource::Downstream, WriteError | ReadError | ConnectionClosed | WriteTimedout | H2Error) => return None,
@@ -90,12 +97,35 @@ pub(super) fn failure(error: &Error) -> Option<Reason> {
     })
 }
 
+/// In TLS 1.3 our side of the handshake ends before the server has looked at our certificate: its no comes with the first read (RFC 8446 section 2).
+fn refuses_our_certificate(error: &Error) -> bool {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown, UnknownCA,
+        UnsupportedCertificate,
+    };
+    let wrapped = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    matches!(
+        wrapped.and_then(|wrapped| wrapped.downcast_ref()),
+        Some(rustls::Error::AlertReceived(
+            AccessDenied
+                | BadCertificate
+                | CertificateExpired
+                | CertificateRequired
+                | CertificateRevoked
+                | CertificateUnknown
+                | UnknownCA
+                | UnsupportedCertificate
+        ))
+    )
+}
+
 /// What the log says of an error. pingora quotes messages that it cannot read, and an upstream's may repeat the token that it was sent: so where it
-/// is not known to tell addresses and figures alone, only the kind of the error is told, and its root where that is not pingora's.
+/// is not known to tell addresses and figures alone, only the kind of the error is told, and its root where that is not pingora's. A handshake comes before
+/// any request: what is told of it are rustls' words for the fault, and names.
 pub(super) fn cause(error: &Error) -> String {
     use ErrorType::{
-        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InternalError, ReadError, ReadTimedout,
-        SocketError, WriteError, WriteTimedout,
+        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InternalError, InvalidCert, ReadError,
+        ReadTimedout, SocketError, TLSHandshakeFailure, WriteError, WriteTimedout,
     };
     let quotes_nothing = |kind: &ErrorType| {
         matches!(
@@ -107,9 +137,11 @@ pub(super) fn cause(error: &Error) -> String {
                 | ConnectTimedout
                 | ConnectionClosed
                 | InternalError
+                | InvalidCert
                 | ReadError
                 | ReadTimedout
                 | SocketError
+                | TLSHandshakeFailure
                 | WriteError
                 | WriteTimedout
         )
@@ -134,4 +166,26 @@ pub(super) fn explained(reason: Reason) -> Refusal {
             _ => "This proxy failed; its log says why.",
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_one_cannot_speak_to_in_tls_is_one_that_cannot_be_reached() {
+        let handshake = |source: fn(Box<Error>) -> Box<Error>| {
+            source(Error::explain(ErrorType::TLSHandshakeFailure, "TLS connect() failed: UnknownIssuer, SNI: app.test"))
+        };
+        let error = handshake(|error| error.into_up());
+        assert_eq!(failure(&error), Some(Reason::UpstreamConnect));
+        assert!(cause(&error).contains("UnknownIssuer, SNI: app.test"));
+        assert_eq!(failure(&handshake(|error| error.into_down())), Some(Reason::BadRequest));
+        let alert = |alert| {
+            let io = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+            failure(&Error::because(ErrorType::ReadError, "while reading response headers", io).into_up())
+        };
+        assert_eq!(alert(AlertDescription::CertificateRequired), Some(Reason::UpstreamConnect));
+        assert_eq!(alert(AlertDescription::InternalError), Some(Reason::UpstreamReset));
+    }
 }

@@ -78,28 +78,32 @@ impl Proxy {
             self.admission.observe(route, &asked);
         }
         let status = match route.action {
-            Action::Respond(status) => status,
+            Action::Respond(status) => deciding.statuses.put_fixed(status),
             _ => StatusCode::OK,
         };
-        Ok((status, Self::granted(session, ctx, connection)))
+        Ok((status, Self::granted(session, ctx, connection, status)))
     }
 
     /// What goes on in place of the caller's headers, and which of those must not.
-    fn granted(session: &Session, ctx: &Context, connection: &Connection) -> Vec<(&'static str, HeaderValue)> {
+    fn granted(session: &Session, ctx: &Context, connection: &Connection, status: StatusCode) -> Vec<(&'static str, HeaderValue)> {
         let mut headers = Vec::with_capacity(8);
         headers.push(("Cache-Control", HeaderValue::from_static("no-store")));
         let (Some(route), Some(request_id)) = (ctx.route(), &ctx.request_id) else { return headers };
         if !route.enforce {
             return headers;
         }
-        if let Some(token) = ctx.bearer.as_ref().map(Bearer::token) {
-            headers.push(("Authorization", token.authorization().clone()));
+        // Nothing goes on after a no, and some proxies show all of it to the caller: who has a key need not have the token.
+        if status.is_success() {
+            if let Some(token) = ctx.bearer.as_ref().map(Bearer::token) {
+                headers.push(("Authorization", token.authorization().clone()));
+            }
+            let circumstances =
+                Circumstances { peer: &connection.caller.origin_header(&session.req_header().headers), request_id, certificate: None };
+            let told = super::told(route, ctx.bearer.as_ref());
+            headers.extend(told.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
+            let doomed = ctx.serving.managed.doomed(&route.removed, &session.req_header().headers);
+            headers.extend(decision::removal(doomed, &headers).map(|names| (decision::REMOVE, names)));
         }
-        let circumstances = Circumstances { peer: &connection.caller.header, request_id, certificate: None };
-        let told = super::told(route, ctx.bearer.as_ref());
-        headers.extend(told.iter().filter_map(|(name, rendered)| Some((*name, rendered.value(&circumstances)?))));
-        let doomed = ctx.serving.managed.doomed(&route.removed, &session.req_header().headers);
-        headers.extend(decision::removal(doomed, &headers).map(|names| (decision::REMOVE, names)));
         if let (Some(limit), Some(standing)) = (&route.rate_limit, ctx.trail.standing) {
             headers.extend(limit.headers(standing));
         }

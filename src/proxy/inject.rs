@@ -3,6 +3,7 @@
 //! Backends fold header names: `X_API_KEY`, `X.API.KEY` and `X-Api_Key` are one name to a CGI application. So a managed name is compared with all
 //! that is neither letter nor digit taken as a dash (CVE-2025-64484, CVE-2026-54763).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, UPGRADE, VIA};
@@ -151,8 +152,7 @@ pub struct Caller {
 impl Caller {
     /// A caller at `address`.
     pub fn new(address: IpAddr, trusted: bool, over_tls: bool) -> Self {
-        let header = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, trusted, header, over_tls }
+        Self { address, trusted, header: as_header(address), over_tls }
     }
 
     /// For `X-Forwarded-Proto`.
@@ -168,6 +168,18 @@ impl Caller {
         };
         if self.trusted { named().unwrap_or(self.address) } else { self.address }
     }
+
+    /// The same as a header value.
+    pub fn origin_header(&self, headers: &HeaderMap) -> Cow<'_, HeaderValue> {
+        match self.origin(headers) {
+            origin if origin == self.address => Cow::Borrowed(&self.header),
+            origin => Cow::Owned(as_header(origin)),
+        }
+    }
+}
+
+fn as_header(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// Who calls, and as what the request goes on.
@@ -197,6 +209,8 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, fa
     name_host(request)?;
     let forwarded_host = request.headers.get(HOST).cloned();
     let wants_trailers = request.version == Version::HTTP_2 && wants_trailers(&request.headers);
+    // As the caller's headers say it: ours would name the peer.
+    let peer = facts.caller.origin_header(&request.headers);
     strip_headers(request, managed, removed, facts.caller.trusted);
     if !managed.query.is_empty() {
         strip_query(request, &managed.query)?;
@@ -217,7 +231,7 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, fa
     if wants_trailers {
         request.insert_header(TE, HeaderValue::from_static("trailers"))?;
     }
-    let circumstances = Circumstances { peer: &facts.caller.header, request_id: facts.request_id, certificate: facts.certificate };
+    let circumstances = Circumstances { peer: &peer, request_id: facts.request_id, certificate: facts.certificate };
     for (name, rendered) in facts.told {
         if let Some(value) = rendered.value(&circumstances) {
             request.insert_header(*name, value)?;

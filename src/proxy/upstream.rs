@@ -2,6 +2,7 @@
 
 mod balance;
 pub mod gauges;
+mod greeting;
 mod health_check;
 mod secured;
 mod server;
@@ -169,7 +170,7 @@ impl Upstream {
     /// # Errors
     /// When a server cannot be a `Host`, or a TLS file cannot be used.
     pub fn new(name: &str, servers: &[String], manner: Manner) -> Result<Self, Error> {
-        let servers = servers.iter().map(|text| Server::new(name, text)).collect::<Result<Vec<_>, _>>()?;
+        let servers = servers.iter().map(|text| Server::new(name, text, manner.tls.is_some())).collect::<Result<Vec<_>, _>>()?;
         let files = tokio::sync::Mutex::new(Followed::new(manner.tls.as_ref().map(Tls::paths).unwrap_or_default()));
         let secured = manner.tls.as_ref().map(Tls::read).transpose().map_err(|cause| Error::Tls { upstream: name.to_owned(), cause })?;
         let upstream = Self {
@@ -339,10 +340,11 @@ impl Upstream {
 }
 
 impl Server {
-    fn new(upstream: &str, text: &str) -> Result<Self, Error> {
+    fn new(upstream: &str, text: &str, in_tls: bool) -> Result<Self, Error> {
         let refused = || Error::Server { upstream: upstream.to_owned(), server: text.to_owned() };
-        // The default port goes without saying (RFC 9110 section 4.2.1).
-        let host = text.strip_suffix(":80").filter(|host| !host.is_empty()).unwrap_or(text);
+        // The scheme's own port goes without saying (RFC 9110 sections 4.2.1 and 4.2.2).
+        let default_port = if in_tls { ":443" } else { ":80" };
+        let host = text.strip_suffix(default_port).filter(|host| !host.is_empty()).unwrap_or(text);
         let header = HeaderValue::try_from(host).map_err(|_| refused())?;
         let addresses = text.parse::<SocketAddr>().map(|address| vec![address]).unwrap_or_default();
         if addresses.is_empty()
@@ -352,5 +354,28 @@ impl Server {
         }
         let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
         Ok(Self { text: text.to_owned(), header, host: host.to_owned(), addresses: ArcSwap::from_pointee(addresses) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_port_of_the_scheme_goes_without_saying_in_host() {
+        for (text, plain, in_tls) in [
+            ("app.test:80", "app.test", "app.test:80"),
+            ("app.test:443", "app.test:443", "app.test"),
+            ("app.test:8080", "app.test:8080", "app.test:8080"),
+            ("app.test:8443", "app.test:8443", "app.test:8443"),
+            ("[::1]:80", "[::1]", "[::1]:80"),
+            ("[::1]:443", "[::1]:443", "[::1]"),
+            ("127.0.0.1:443", "127.0.0.1:443", "127.0.0.1"),
+        ] {
+            for (is_in_tls, expected) in [(false, plain), (true, in_tls)] {
+                let server = Server::new("u", text, is_in_tls).unwrap();
+                assert_eq!(server.header, expected, "{text} {is_in_tls}");
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ pub struct Refused {
     pub at: i64,
     /// Its id, as the caller and the log have it.
     pub request_id: String,
-    /// The caller's address.
+    /// The caller's address: behind a trusted peer, the one that it names.
     pub peer: Option<IpAddr>,
     /// The route; empty where none matched.
     pub route: String,

@@ -99,7 +99,7 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
 pub struct Access<'a> {
     /// The request's id.
     pub request_id: &'a str,
-    /// The caller's address.
+    /// The caller's address: behind a trusted peer, the one that it names.
     pub peer: Option<IpAddr>,
     /// The method.
     pub method: &'a str,

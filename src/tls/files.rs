@@ -157,6 +157,13 @@ fn dates(path: &Path) -> Result<(ASN1Time, ASN1Time), Error> {
     Ok((leaf.validity().not_before, leaf.validity().not_after))
 }
 
+/// When a certificate ends, in seconds since 1970 and as a day; none where it is not one of X.509.
+pub fn end(certificate: &[u8]) -> Option<(i64, String)> {
+    let (_, leaf) = X509Certificate::from_der(certificate).ok()?;
+    let end = leaf.validity().not_after;
+    Some((end.timestamp(), end.to_string()))
+}
+
 /// The time between two looks at files.
 const LOOK: Duration = Duration::from_secs(1);
 /// The most of a file that is looked at; chains are far shorter.

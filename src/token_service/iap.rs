@@ -1,11 +1,12 @@
 //! The IAP token API over HTTP(S): one pooled client per token service.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::DATE;
 use http::response::Parts;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -76,13 +77,35 @@ impl IapTokenService {
         &self.trust
     }
 
+    /// Asks for the details of nobody's token: whether the service answers at all, a no included, and what time it is there by its `Date`.
+    pub async fn greet(&self) -> (Result<(), Error>, Option<SystemTime>) {
+        let nobodys = Secret::from("bearerd-doctor");
+        let mut date = None;
+        let outcome = match wire::details(&self.base, &nobodys) {
+            Ok(request) => self.dated_call(request, std::slice::from_ref(&nobodys), &mut date).await,
+            Err(error) => Err(error),
+        };
+        (outcome.and_then(|(status, body)| answer::details(status, &body)).map(drop), date)
+    }
+
     /// One call: the answer's status and the body, if it is one that is looked at; or the error that the answer stands for.
-    async fn call(&self, mut request: Outgoing, secrets: &[Secret]) -> Result<(StatusCode, Bytes), Error> {
+    async fn call(&self, request: Outgoing, secrets: &[Secret]) -> Result<(StatusCode, Bytes), Error> {
+        self.dated_call(request, secrets, &mut None).await
+    }
+
+    /// The same; `date` becomes the time at which the answer was made, where it says so (RFC 9110 section 6.6.1).
+    async fn dated_call(
+        &self,
+        mut request: Outgoing,
+        secrets: &[Secret],
+        date: &mut Option<SystemTime>,
+    ) -> Result<(StatusCode, Bytes), Error> {
         request.headers_mut().extend(traces::current_headers());
         let deadline = tokio::time::Instant::now() + self.timeout;
         let late = |_| Error::Unavailable(format!("timed out after {}", humantime::format_duration(self.timeout)));
         let response = tokio::time::timeout_at(deadline, self.send(request)).await.map_err(late)?;
         let (head, body) = response.map_err(|error| failure::of(&error))?.into_parts();
+        *date = head.headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         let body = tokio::time::timeout_at(deadline, read(&head, body)).await.map_err(late).and_then(|read| read);
         // A refusal's status stands, even where its body does not arrive.
         let said = body.as_deref().unwrap_or_default();

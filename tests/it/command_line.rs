@@ -35,6 +35,16 @@ fn each_starter_passes_the_check_once_its_key_files_are_there() {
 }
 
 #[test]
+fn commands_that_read_a_configuration_take_bearerd_yaml_where_none_is_named() {
+    let folder = tempdir().unwrap();
+    fs::write(folder.path().join("bearerd.yaml"), "routes: [{ auth: none, respond: { status: 204 } }]\n").unwrap();
+    for arguments in [&["check"][..], &["config", "show"], &["explain", "GET", "/"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(arguments).current_dir(&folder).env_clear().output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn the_schema_describes_every_section_and_allows_no_other() {
     let schema: Value = serde_json::from_str(&printed(&["config", "schema"])).unwrap();
     assert_eq!(schema["additionalProperties"], Value::Bool(false));

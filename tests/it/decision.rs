@@ -3,6 +3,7 @@
 use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, Response, get};
 use crate::support::jwt::unsigned;
+use crate::support::process::Process;
 use crate::support::stage::surroundings;
 use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService, claims, subject};
 
@@ -101,6 +102,30 @@ async fn nginx_gets_statuses_that_it_passes_on() {
     assert_eq!(get(bearerd.address(), "/public", &[]).await.header("x-bearerd-reason"), Some("bad_request"));
 }
 
+/// nginx makes a 500 of every status that it does not know, also of those that a route answers by itself.
+#[tokio::test]
+async fn nginx_gets_fixed_answers_that_it_passes_on_and_no_token_with_a_no() {
+    let (service, _) = surroundings().await;
+    for (listener, is_nginx) in [("exact", false), ("nginx", true)] {
+        let mut routes = String::new();
+        for status in [204, 302, 400, 401, 403, 404, 410, 503] {
+            routes.push_str(&format!("  - {{ match: {{ path: /{status} }}, respond: {{ status: {status} }} }}\n"));
+        }
+        let bearerd = Bearerd::start(&format!(
+            "listeners: [{{ address: 127.0.0.1:0, mode: decision, decision_status: {listener} }}]\n\
+             token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nlogging: {{ access: false }}\nroutes:\n{routes}",
+            service.url()
+        ));
+        for (status, nginx) in [(204, 204), (302, 403), (400, 403), (401, 401), (403, 403), (404, 403), (410, 403), (503, 503)] {
+            let uri = format!("/{status}");
+            let answer = get(bearerd.address(), "/auth", &[("X-Original-URI", &uri), ("X-API-Key", "a")]).await;
+            assert_eq!(answer.status, if is_nginx { nginx } else { status }, "{listener} {status}");
+            // Some proxies pass all of a no on to the caller, who has no business with the token.
+            assert_eq!(answer.header("authorization").is_some(), answer.status == 204, "{listener} {status}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn methods_hosts_queries_and_fixed_answers_count_as_they_do_in_a_proxy() {
     let (bearerd, service) = deciding("").await;
@@ -123,6 +148,32 @@ async fn methods_hosts_queries_and_fixed_answers_count_as_they_do_in_a_proxy() {
     assert!(removed(&public).contains(&"x-api-key".to_owned()) && removed(&public).contains(&"authorization".to_owned()));
 }
 
+/// The asking proxy is a trusted peer: who called is whom it names.
+#[tokio::test]
+async fn the_peer_is_the_caller_whom_the_asking_proxy_names() {
+    let (service, _) = surroundings().await;
+    let configuration = |trusted: &str| {
+        format!(
+            "listeners: [{{ address: 127.0.0.1:0, mode: decision{trusted} }}]\ntoken_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\n\
+             routes: [{{ headers: {{ set: {{ X-Peer: \"{{peer}}\" }} }} }}]\n",
+            service.url()
+        )
+    };
+    for (trusted, names) in [("", "203.0.113.9"), (", trusted_peers: [10.0.0.1]", "127.0.0.1")] {
+        let process = Process::run(&configuration(trusted));
+        let addresses = process.addresses().await;
+        let forwarded = [("X-Forwarded-For", "198.51.100.1, 203.0.113.9"), ("X-API-Key", "a")];
+        assert_eq!(get(addresses.callers[0], "/a", &forwarded).await.header("x-peer"), Some(names), "{trusted}");
+        assert_eq!(get(addresses.callers[0], "/a", &forwarded[..1]).await.status, 401);
+        let lines = process.output().stderr.clone();
+        lines.wait_for(2, |line| line.contains("bearerd::access")).await;
+        let lines = lines.all().into_iter().filter(|line| line.contains("bearerd::access"));
+        for line in lines {
+            assert!(line.contains(&format!("\"peer\":\"{names}\"")), "{line}");
+        }
+    }
+}
+
 /// A caller's word on what it asks for decides nothing.
 #[tokio::test]
 async fn cve_2026_40575_and_cve_2026_76835_only_trusted_peers_tell_of_other_requests() {
@@ -135,6 +186,27 @@ async fn cve_2026_40575_and_cve_2026_76835_only_trusted_peers_tell_of_other_requ
     let (bearerd, _) = deciding("").await;
     let both = [("X-Original-URI", "/read"), ("X-Original-Method", "GET"), ("X-Forwarded-Uri", "/public")];
     assert_eq!(get(bearerd.address(), "/auth", &both).await.problem(), "bad_request");
+}
+
+/// nginx passes on what it is not told to replace: a host beside the path that it tells.
+#[tokio::test]
+async fn a_host_that_contradicts_what_the_proxy_tells_chooses_no_route() {
+    let (service, _) = surroundings().await;
+    let bearerd = Bearerd::start(&format!(
+        "listeners: [{{ address: 127.0.0.1:0, mode: decision, decision_request: x_original }}]\n\
+         token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nlogging: {{ access: false }}\n\
+         routes: [{{ match: {{ hosts: [open.test] }}, auth: none }}, {{ name: api }}]\n",
+        service.url()
+    ));
+    let ask = async |more: &[(&str, &str)]| {
+        let told = [&[("X-Original-URI", "/a"), ("X-Original-Method", "GET")], more].concat();
+        get(bearerd.address(), "/auth", &told).await
+    };
+    assert_eq!(ask(&[]).await.problem(), "missing_credential");
+    assert_eq!(ask(&[("X-Original-URL", "http://open.test/a")]).await.problem(), "bad_request");
+    assert_eq!(ask(&[("X-Original-URL", "http://open.test/a"), ("X-Original-Host", "app.test")]).await.problem(), "bad_request");
+    assert_eq!(ask(&[("X-Original-URL", "http://app.test/a"), ("X-Original-Host", "open.test")]).await.problem(), "bad_request");
+    assert_eq!(ask(&[("X-Original-Host", "open.test")]).await.status, 200, "which is why the proxy must set it");
 }
 
 /// No body is waited for, and none is taken for another request.

@@ -160,6 +160,24 @@ async fn forwarded_headers_are_written_anew_unless_the_peer_is_trusted() {
     assert_eq!(seen.all("x-forwarded-host"), ["app.test"]);
 }
 
+/// `{peer}` is whom rate limits count: the address that a trusted peer names, and nobody else's word.
+#[tokio::test]
+async fn the_peer_that_is_told_is_the_one_that_a_trusted_peer_names() {
+    const TOLD: &str = "  - { upstream: app, auth: none, headers: { set: { X-Peer: \"{peer}\" }, remove: [X-Forwarded-For], response: { set: { X-Seen: \"{peer}\" } } } }";
+    let named = [("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-For", "203.0.113.7, 203.0.113.9"), ("X-Peer", "192.0.2.1")];
+    for (sections, headers, expected) in [
+        ("", &named[..], "127.0.0.1"),
+        (TRUSTING, &named[..], "203.0.113.9"),
+        (TRUSTING, &named[2..], "127.0.0.1"),
+        (TRUSTING, &[("X-Forwarded-For", "unknown")], "127.0.0.1"),
+    ] {
+        let stage = Stage::configured(sections, TOLD).await;
+        let answer = get(stage.bearerd.address(), "/", headers).await;
+        assert_eq!((answer.status, answer.header("x-seen")), (200, Some(expected)), "{sections} {headers:?}");
+        assert_eq!(stage.last().head.all("x-peer"), [expected], "{sections} {headers:?}");
+    }
+}
+
 #[tokio::test]
 async fn cve_2026_34457_a_health_checker_is_asked_for_a_credential_too() {
     let stage = stage().await;

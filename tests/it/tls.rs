@@ -10,6 +10,7 @@ use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, get};
 use crate::support::events::PATIENCE;
 use crate::support::http2::Connection;
+use crate::support::process::Process;
 use crate::support::stage::surroundings;
 use crate::support::tls::Authority;
 use crate::support::token_service::{ScriptedTokenService, subject};
@@ -166,13 +167,14 @@ async fn files_are_swapped_under_load_without_a_failed_handshake() {
     assert!(ends.len() == 1 && ends[0].0.ends_with("/a.crt\"}") && ends[0].1 > 4_000_000_000.0, "{ends:?}");
 }
 
-fn upstream_in_tls(address: SocketAddr, service: &ScriptedTokenService, tls: &str) -> Bearerd {
-    Bearerd::start(&format!(
+/// A bearerd before an upstream with this `tls`.
+fn configuration(address: SocketAddr, service: &ScriptedTokenService, tls: &str) -> String {
+    format!(
         "token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nupstreams: {{ app: {{ servers: [\"localhost:{}\"], tls: {tls} }} }}\n\
-         logging: {{ access: false }}\nroutes: [{{ upstream: app }}]\n",
+         routes: [{{ upstream: app }}]\n",
         service.url(),
         address.port()
-    ))
+    )
 }
 
 /// The upstream's certificate is checked by name and authority, and a client certificate is shown; each of them is read again when it changes.
@@ -185,7 +187,7 @@ async fn upstreams_are_checked_and_shown_a_certificate_and_files_are_read_again(
     let (certificate, key) = authority.issue_to("bearerd");
     let (certificate, key) = (authority.file("c.crt", &certificate), authority.file("c.key", &key));
     let ask = async |tls: &str| {
-        let bearerd = upstream_in_tls(upstream.address(), &service, tls);
+        let bearerd = Bearerd::start(&configuration(upstream.address(), &service, tls));
         let answer = get(bearerd.address(), "/", &[("X-API-Key", "k")]).await;
         (answer.status, bearerd)
     };
@@ -197,6 +199,20 @@ async fn upstreams_are_checked_and_shown_a_certificate_and_files_are_read_again(
     assert_eq!(ask(&format!("{{ {client} }}")).await.0, 502, "the system's authorities know it not");
     assert_eq!(ask(&format!("{{ ca: {}, sni: other.test, {client} }}", authority.ca().display())).await.0, 502, "another name");
     assert_eq!(ask(&format!("{{ verify: false, {client} }}")).await.0, 200);
+    // A server that one cannot speak to in TLS is one that cannot be reached; the log says what is wrong with its certificate.
+    for (tls, fault) in [
+        (format!("{{ {client} }}"), "UnknownIssuer"),
+        (format!("{{ ca: {}, sni: other.test, {client} }}", authority.ca().display()), "other.test"),
+    ] {
+        let process = Process::run(&configuration(upstream.address(), &service, &tls));
+        let answer = get(process.addresses().await.callers[0], "/", &[("X-API-Key", "canary-key")]).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (502, "upstream_connect"), "{tls}");
+        let log = process.output().stderr.clone();
+        log.wait_for(1, |line| line.contains("bearerd::access")).await;
+        let line = log.all().into_iter().find(|line| line.contains("bearerd::access")).unwrap();
+        assert!(line.contains("TLSHandshakeFailure") && line.contains(fault), "{line}");
+        assert!(!log.all().concat().contains("canary"));
+    }
     // An authority that comes later.
     let ca = authority.file("swapped.crt", &std::fs::read_to_string(other.ca()).unwrap());
     let (status, bearerd) = ask(&format!("{{ ca: {}, {client} }}", ca.display())).await;

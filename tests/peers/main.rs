@@ -8,6 +8,7 @@ mod libiap;
 mod mirror;
 mod openapi;
 mod page;
+mod prometheus;
 mod promtool;
 mod protocols;
 mod schema;

@@ -106,7 +106,7 @@ fn each_alert_has_a_test_and_an_entry_in_the_runbook_and_reads_families_that_the
     }
     assert_eq!(after(&runbook, "## ").iter().filter(|title| title.starts_with("Bearerd")).count(), alerts.len(), "and no other");
 
-    let sources = read("src/telemetry/metrics.rs") + &read("src/proxy/upstream/gauges.rs");
+    let sources = ["src/telemetry/metrics.rs", "src/proxy/upstream/gauges.rs", "src/tls/expiry.rs"].map(read).concat();
     let mut names = 0;
     let dashboard = read("deploy/grafana/bearerd.json");
     for text in [&rules, &runbook, &dashboard] {

@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::bearerd::{Bearerd, new_key};
 use crate::mirror::mirror;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where callers come from, which no proxy does.
+const CALLER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,6 +57,11 @@ impl Stand {
         }
         text = text.replace("kind: iap", "kind: embedded\n    keys_file: keys.yaml\n    signing_key_file: signing.pem");
         text = text.replace("    url: https://aps2.platform.illumina.com\n", "");
+        // Who called, beside whose key it was.
+        text = text.replace("{claims.sub}", "{claims.sub} at {peer}");
+        // A public route that nothing but the host leads to.
+        assert!(text.contains("\nroutes:\n"));
+        text = text.replace("\nroutes:\n", "\nroutes:\n  - { name: open, match: { hosts: [open.test] }, auth: none }\n");
         text.push_str("admin: { address: 127.0.0.1:0 }\nmetrics: { address: 127.0.0.1:0 }\nlogging: { format: json }\n");
         let bearerd = Bearerd::start(folder.path(), &text);
         let deciding: SocketAddr = bearerd.callers.split(", ").nth(listener).unwrap().parse().unwrap();
@@ -80,9 +88,16 @@ impl Stand {
 
     /// Status line with headers, and body.
     fn ask(&self, method: &str, path: &str, headers: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        self.ask_host("app.test", method, path, headers)
+    }
+
+    fn ask_host(&self, host: &str, method: &str, path: &str, headers: &str) -> (String, String) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((CALLER, 0)).into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{headers}\r\n").unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path} {headers}: {answer}"));
@@ -104,13 +119,18 @@ impl Stand {
             lines.iter().filter(|(other, value)| other == name && !value.is_empty()).map(|(_, value)| value.clone()).collect()
         };
         let key = format!("X-API-Key: {}\r\n", self.key);
-        for forged in
-            ["", "X-Remote-User: root\r\n", "X_API_KEY: canary\r\n", "X-Forwarded-Uri: /healthz\r\n", "X-Original-URI: /healthz\r\n"]
-        {
+        for forged in [
+            "",
+            "X-Forwarded-For: 203.0.113.9\r\n",
+            "X-Remote-User: root\r\n",
+            "X_API_KEY: canary\r\n",
+            "X-Forwarded-Uri: /healthz\r\n",
+            "X-Original-URI: /healthz\r\n",
+        ] {
             let lines = self.reached("GET", "/api/a?b=c", &format!("{key}{forged}"));
             let bearer = value(&lines, "authorization");
             assert!(bearer.len() == 1 && bearer[0].starts_with("Bearer eyJ"), "{forged}: {lines:?}");
-            assert_eq!(value(&lines, "x-remote-user"), ["alice"], "{forged}");
+            assert_eq!(value(&lines, "x-remote-user"), ["alice at 127.0.0.2"], "{forged}");
             let told = format!("{lines:?}");
             assert!(!told.contains(&self.key) && !told.contains("canary"), "the credential went on: {forged}{lines:?}");
         }
@@ -127,6 +147,27 @@ impl Stand {
         ] {
             let (head, _) = self.ask("GET", "/api", headers);
             assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer realm=\"bearerd\""), "{headers}{head}");
+        }
+        // Nor another host: one of them is open to all.
+        let (head, _) = self.ask_host("open.test", "GET", "/api", "");
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        for forged in [
+            "X-Original-Host: open.test\r\n",
+            "X_Original_Host: open.test\r\n",
+            "X-Original-URL: http://open.test/api\r\n",
+            "X-Original-URL: http://open.test/api\r\nX-Original-Host: open.test\r\n",
+            "X-Original-URI: http://open.test/api\r\n",
+            "X-Forwarded-Host: open.test\r\n",
+            "X-Forwarded-Uri: http://open.test/api\r\n",
+            "X-Forwarded-Uri: http://open.test/api\r\nX-Forwarded-Host: open.test\r\nX-Forwarded-Method: GET\r\n",
+            "X-Forwarded-Server: open.test\r\n",
+            "X-Host: open.test\r\n",
+            "Forwarded: host=open.test\r\n",
+        ] {
+            let (head, _) = self.ask("GET", "/api", forged);
+            assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer realm=\"bearerd\""), "{forged}{head}");
+            let lines = self.reached("GET", "/api", &format!("{key}{forged}"));
+            assert_eq!(value(&lines, "x-remote-user"), ["alice at 127.0.0.2"], "{forged}");
         }
         let (head, _) = self.ask("GET", "/api", "X-API-Key: unknown\r\n");
         assert!(head.starts_with("http/1.1 401") && head.contains("error=\"invalid_token\""), "{head}");

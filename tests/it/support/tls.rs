@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::crypto::ring;
@@ -56,6 +57,13 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for a name that ends then.
+    pub fn issue_until(&self, name: &str, end: SystemTime) -> Pair {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = end.into();
+        self.sign(params)
+    }
+
     fn sign(&self, params: CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
@@ -87,6 +95,11 @@ impl Authority {
 
     /// A server's end of TLS for `name`.
     pub fn acceptor(&self, name: &str, wants_certificate: bool, protocols: &[&[u8]]) -> TlsAcceptor {
+        self.acceptor_with(&self.issue(name), wants_certificate, protocols)
+    }
+
+    /// A server's end of TLS that shows this certificate.
+    pub fn acceptor_with(&self, shown: &Pair, wants_certificate: bool, protocols: &[&[u8]]) -> TlsAcceptor {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
         let builder = if wants_certificate {
@@ -94,7 +107,7 @@ impl Authority {
         } else {
             builder.with_no_client_auth()
         };
-        let (chain, key) = parsed(&self.issue(name));
+        let (chain, key) = parsed(shown);
         let mut config = builder.with_single_cert(chain, key).unwrap();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
