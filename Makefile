@@ -23,7 +23,7 @@ PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus targ
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION)
 
-.PHONY: run test soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
+.PHONY: run test references soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -31,6 +31,9 @@ run: cmake ## Build (about two minutes the first time), and start the demo on lo
 
 test: cmake programs $(PEERS) ## Run all tests, those with real clients and tools too
 	@cargo test --locked --no-fail-fast --features peers
+
+references: cmake ## Write docs/configuration.md and docs/metrics.md anew from the program
+	@BEARERD_ACCEPT=1 cargo test --locked --test it -- references
 
 soak: cmake ## Run the long tests: a thousand ends under load (about half an hour)
 	@BEARERD_SOAK_ENDS=1000 cargo test --locked --test it -- endurance

@@ -33,8 +33,11 @@ impl Certificates {
     /// Never in practice: the name is fixed.
     pub fn register(registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
         let certificates = Arc::new(Self { ends: ArcSwap::default() });
-        let help = "When a certificate of bearerd's own ends, in seconds since 1970, by its file.";
-        let gauge = IntGaugeVec::new(Opts::new("certificate_expiry_timestamp_seconds", help).namespace("bearerd"), &["file"])?;
+        let options = Opts::new(
+            "certificate_expiry_timestamp_seconds",
+            "When a certificate of bearerd's own ends, in seconds since 1970, by its file.",
+        );
+        let gauge = IntGaugeVec::new(options.namespace("bearerd"), &["file"])?;
         registry.register(Box::new(Ends { certificates: Arc::clone(&certificates), gauge }))?;
         Ok(certificates)
     }

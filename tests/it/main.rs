@@ -27,6 +27,7 @@ mod paths;
 mod policy;
 mod proxy;
 mod purge;
+mod references;
 mod reload;
 mod restart;
 mod secrets;
