@@ -382,13 +382,14 @@ impl App {
             _ = self.quit.wait_for(|quit| *quit) => {}
         }
         let mut now = stop.clone();
-        tokio::select! {
-            _ = now.wait_for(|stop| *stop == Stop::Now) => tracing::info!("ended at once"),
-            () = self.drain() => tracing::info!("drained"),
-        }
+        let is_drained = tokio::select! {
+            _ = now.wait_for(|stop| *stop == Stop::Now) => false,
+            () = self.drain() => true,
+        };
+        tracing::info!("{}", if is_drained { "drained" } else { "ended at once" });
         self.latest.load().sinks.iter().for_each(|sink| sink.remove());
         self.exchange.close();
-        if let Some(traces) = self.traces {
+        if let Some(traces) = self.traces.filter(|_| is_drained) {
             // It blocks for a moment, and the last spans travel by this runtime.
             let _ = tokio::task::spawn_blocking(move || traces.end()).await;
         }

@@ -35,7 +35,14 @@ enum Format {
 
 /// A reverse-proxy auth sidecar: API keys in, short-lived Bearer tokens out.
 #[derive(Debug, Parser)]
-#[command(name = "bearerd", version, about)]
+#[command(
+    name = "bearerd",
+    version,
+    about,
+    after_help = "Examples:\n  bearerd demo                                      everything at once, nothing to configure\n  \
+                  bearerd config init inbound > bearerd.yaml        a file to begin with\n  \
+                  bearerd check -c bearerd.yaml && bearerd run -c bearerd.yaml"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

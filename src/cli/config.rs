@@ -12,6 +12,9 @@ use crate::config;
 
 /// Arguments of `bearerd config`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bearerd config init inbound > bearerd.yaml\n  bearerd config show -c bearerd.yaml\n  bearerd config schema > bearerd.schema.json"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

@@ -57,6 +57,7 @@ Ctrl-C ends it.
 ";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bearerd demo")]
 pub struct Args {}
 
 impl Args {

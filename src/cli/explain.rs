@@ -13,6 +13,7 @@ use crate::claims::Claims;
 
 /// Arguments of `bearerd explain`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bearerd explain -c bearerd.yaml GET https://app.example.com/api/x -H 'X-API-Key: my-key'")]
 pub struct Args {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", default_value = "bearerd.yaml")]

@@ -17,6 +17,9 @@ use crate::issuer::keys_file::{self, change};
 
 /// Arguments of `bearerd keys`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bearerd keys new --name alice --scopes GDS.READ --keys-file keys.yaml\n  bearerd keys list --keys-file keys.yaml\n  bearerd keys revoke alice --keys-file keys.yaml"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -27,6 +30,7 @@ enum Command {
     /// Make an API key: it is printed once, on standard output, and only its hash is kept.
     New(New),
     /// Print the hash of a key that you have already, read from standard input: for an entry of the keys file.
+    #[command(after_help = "Example:\n  bearerd keys hash < alice.key")]
     Hash,
     /// List the keys of a file: what each may do and whether it is good. Never a key or its hash.
     List(List),
@@ -35,6 +39,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bearerd keys list --keys-file keys.yaml --format json")]
 struct List {
     /// The keys file.
     #[arg(long)]
@@ -45,6 +50,7 @@ struct List {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bearerd keys revoke alice --keys-file keys.yaml")]
 struct Revoke {
     /// The key's name.
     name: String,
@@ -54,6 +60,7 @@ struct Revoke {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bearerd keys new --name alice --scopes GDS.READ,GDS.WRITE --keys-file keys.yaml > alice.key")]
 struct New {
     /// The key's name, also the user of `Basic user:pass`.
     #[arg(long, value_parser = keys_file::parse_name)]

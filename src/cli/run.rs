@@ -10,6 +10,9 @@ use crate::app::{self, Sockets, Source, Stop};
 use crate::clock::Clock;
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bearerd run -c bearerd.yaml\n  BEARERD__LOGGING__LEVEL=debug bearerd run -c bearerd.yaml\n\nIt loads the file again on SIGHUP and when the file changes, and drains on SIGTERM."
+)]
 pub struct Args {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", default_value = "bearerd.yaml")]

@@ -23,6 +23,7 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::ne
 
 /// Arguments of `bearerd token-service`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bearerd token-service -c bearerd.yaml")]
 pub struct Args {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", default_value = "bearerd.yaml")]

@@ -70,3 +70,24 @@ fn shells_and_man_know_every_command() {
         assert!(fs::read_to_string(folder.path().join(page)).unwrap().contains(".SH"), "{page}");
     }
 }
+
+/// The commands of a help text.
+fn commands(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  "));
+    listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn the_help_of_every_command_has_an_example() {
+    let mut asked = 0;
+    let mut left = vec![Vec::new()];
+    while let Some(command) = left.pop() {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = printed(&arguments);
+        let example = help.split("Example").nth(1).unwrap_or_else(|| panic!("{command:?} has no example:\n{help}"));
+        assert!(example.contains(&format!("\n  bearerd {}", command.join(" ").trim())) || example.contains("bearerd "), "{help}");
+        left.extend(commands(&help).into_iter().map(|name| [command.clone(), vec![name]].concat()));
+        asked += 1;
+    }
+    assert!(asked >= 18, "{asked}");
+}

@@ -7,8 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::support::admin::{GUARD, ask};
 use crate::support::bearerd::until;
 use crate::support::client::Client;
+use crate::support::collector::Collector;
 use crate::support::http::Head;
 use crate::support::jwt::{Signer, key_set};
 use crate::support::process::{Process, on_free_ports};
@@ -85,11 +87,13 @@ struct Scene {
     callers: std::net::SocketAddr,
     answers: Vec<(String, String)>,
     signer: Signer,
+    collector: Collector,
 }
 
 impl Scene {
     async fn set() -> Self {
         let (service, upstream) = (ScriptedTokenService::start().await, RecordingUpstream::start().await);
+        let collector = Collector::start().await;
         let gone = {
             let mut server = Server::start(|_, _| async {}).await;
             server.stop().await;
@@ -125,14 +129,16 @@ routes:
     headers: {{ set: {{ X-Shared-Secret: \"${{SHARED}}\" }} }}
 shutdown: {{ delay: 0s, drain_timeout: 10m }}
 logging: {{ level: trace, access: true }}
+tracing: {{ otlp_endpoint: \"{}\", sample: 1 }}
 ",
             service.url(),
-            upstream.address()
+            upstream.address(),
+            collector.url()
         );
         std::fs::write(directory.path().join("bearerd.yaml"), on_free_ports(&configuration)).unwrap();
         let process = Process::start_with(&["run", "-c", "bearerd.yaml"], &[("SHARED", &secret("shared"))], directory);
         let callers = process.addresses().await.callers[0];
-        Self { service, upstream, process, callers, answers: Vec::new(), signer }
+        Self { service, upstream, process, callers, answers: Vec::new(), signer, collector }
     }
 
     /// Sends these bytes; everything that comes back until the connection ends.
@@ -325,6 +331,14 @@ async fn malformed(scene: &mut Scene) {
 async fn asked_by_the_operator(scene: &mut Scene) {
     let addresses = scene.process.addresses().await;
     let token = secret("admin");
+    for body in [json!({ "token": format!("wrong-{token}") }), json!({ "token": [token] }), json!({ "token": token })] {
+        let answer = ask(addresses.admin, "POST /api/login", GUARD, &body).await;
+        scene.answers.push(("a login".to_owned(), format!("{:?}{}", answer.head, answer.body.text())));
+    }
+    let mut listener = Client::connect(addresses.admin).await;
+    listener.send(format!("GET /api/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n")).await;
+    assert_eq!(listener.head().await.word(1), "200");
+    scene.answers.push(("an event".to_owned(), String::from_utf8_lossy(&listener.bytes(2000).await).into_owned()));
     for (address, path, authorization, status) in [
         (addresses.admin, "/metrics", format!("Bearer {token}"), 200),
         (addresses.admin, "/livez", format!("Bearer wrong-{token}"), 401),
@@ -332,6 +346,14 @@ async fn asked_by_the_operator(scene: &mut Scene) {
         (addresses.admin, "/nothing", format!("Bearer {token}"), 404),
         (addresses.metrics, "/metrics", String::new(), 200),
         (addresses.metrics, "/nothing", format!("Bearer {token}"), 404),
+        (addresses.admin, "/api/tokens?limit=10000", format!("Bearer {token}"), 200),
+        (addresses.admin, "/api/routes", format!("Bearer {token}"), 200),
+        (addresses.admin, "/api/config", format!("Bearer {token}"), 200),
+        (addresses.admin, "/api/overview", format!("Bearer {token}"), 200),
+        (addresses.admin, "/api/openapi.json", format!("Bearer {token}"), 200),
+        (addresses.admin, "/api/login", format!("Bearer {token}"), 200),
+        (addresses.admin, "/", format!("Bearer {token}"), 200),
+        (addresses.admin, "/page.js", format!("Bearer {token}"), 200),
     ] {
         let answer = Client::connect(address).await.get(path, &[("Authorization", &authorization)]).await;
         assert_eq!(answer.status, status, "{path}");
@@ -356,7 +378,8 @@ async fn no_secret_leaves_bearerd() {
     hangs.send(format!("GET /api HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\n\r\n", secret("good-header"))).await;
     scene.upstream.wait_for_started(before + 1).await;
     until(scene.process.addresses().await.metrics, "bearerd_requests_in_flight", |requests| requests == 1.0).await;
-    let Scene { upstream, process, answers, .. } = scene;
+    let Scene { upstream, process, answers, collector, .. } = scene;
+    collector.wait_for_spans(50).await;
     process.signal(Signal::TERM);
     process.output().stderr.wait_for(1, |line| line.contains("\"draining\"")).await;
     process.signal(Signal::TERM);
@@ -367,6 +390,8 @@ async fn no_secret_leaves_bearerd() {
     assert!(log.contains("\"request\"") && log.contains("\"DEBUG\""), "the log is there, and of the level that was asked for");
     assert_clean("the log", &log);
     assert_clean("standard output", &ended.stdout.join("\n"));
+    let spans = collector.spans();
+    spans.iter().for_each(|span| assert_clean("a span", &format!("{span:?}")));
     for (request, answer) in &answers {
         assert_clean(&format!("the answer to {request}"), answer);
     }

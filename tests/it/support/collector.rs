@@ -54,6 +54,11 @@ impl Collector {
         self.spans.all()
     }
 
+    /// Waits until there are so many.
+    pub async fn wait_for_spans(&self, count: usize) {
+        self.spans.wait_for(count, |_| true).await;
+    }
+
     /// Waits until there are `count` spans called `name`, and gives them.
     pub async fn wait_for(&self, count: usize, name: &str) -> Vec<Span> {
         self.spans.wait_for(count, |span| span.name == name).await;
