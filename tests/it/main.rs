@@ -9,6 +9,7 @@ mod command_line;
 mod decision;
 mod demo;
 mod doctor;
+mod documents;
 mod drain;
 mod endurance;
 mod explain;
