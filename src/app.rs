@@ -5,15 +5,16 @@
 
 mod assemble;
 pub mod doctor;
+mod error;
 pub mod explain;
 mod generation;
 mod reload;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,145 +34,21 @@ use crate::admin::{self, Readiness, Shown};
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded};
 use crate::exchange::Exchange;
-use crate::exchange::ledger::{KeyError, OpenError};
 use crate::http_server;
 use crate::issuer::{self, Issuer};
-use crate::jwks::source;
-use crate::mounted;
 use crate::proxy::accept::{Connections, Listener};
 use crate::proxy::{Proxy, upstream};
 use crate::refusal::recent::Recent;
 use crate::secret::Secret;
 use crate::telemetry::metrics::{self, Metrics};
-use crate::telemetry::traces::{self, Traces};
-use crate::tls::client as trust;
+use crate::telemetry::traces::Traces;
 use crate::tls::expiry::Certificates;
-use crate::token_service::iap;
 use generation::{Former, Foundation, Generation, Left};
 use reload::{Latest, Reloader};
 
+pub use error::Error;
 pub use reload::Source;
-
-/// Why bearerd cannot start. Each says what to change, and its cause itself: there is no chain of sources to print.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {cause}{}", if cause.kind() == io::ErrorKind::AddrInUse { "; another process listens there: end it, or choose another address" } else { "" })]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Its key in the configuration.
-        key: String,
-        /// Why.
-        cause: io::Error,
-    },
-    /// A runtime or socket cannot be set up.
-    #[error("cannot set up threads and sockets: {0}")]
-    System(#[from] io::Error),
-    /// A token service's TLS files or URL cannot be used.
-    #[error("token service `{service}`: {cause}")]
-    Client {
-        /// The service.
-        service: String,
-        /// Why.
-        cause: iap::SetupError,
-    },
-    /// An embedded token service cannot be opened.
-    #[error("token service `{service}`: {cause}")]
-    Issuer {
-        /// The service.
-        service: String,
-        /// Why.
-        cause: issuer::Error,
-    },
-    /// The ledger cannot be used.
-    #[error("the ledger {}: {cause}", path.display())]
-    Ledger {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        cause: OpenError,
-    },
-    /// The ledger's keys cannot be used.
-    #[error(transparent)]
-    LedgerKey(#[from] KeyError),
-    /// A key set's TLS files cannot be used.
-    #[error("the key set {url}: {cause}")]
-    KeySet {
-        /// Where it is.
-        url: String,
-        /// Why.
-        cause: trust::Error,
-    },
-    /// An embedded token service that was not there at the start.
-    #[error("the embedded token service `{service}` is new: it is opened when bearerd starts again")]
-    NewIssuer {
-        /// The service.
-        service: String,
-    },
-    /// A TLS file cannot be used.
-    #[error("`{key}`: {cause}")]
-    Tls {
-        /// The section.
-        key: String,
-        /// Why.
-        cause: crate::tls::files::Error,
-    },
-    /// A key set's file cannot be used.
-    #[error(transparent)]
-    KeySetFile(#[from] source::Error),
-    /// A mounted key cannot be used.
-    #[error(transparent)]
-    Mounted(#[from] mounted::Error),
-    /// An upstream cannot be used.
-    #[error(transparent)]
-    Upstream(#[from] upstream::Error),
-    /// Something that `check` refuses; the configuration was not loaded through it.
-    #[error("the configuration is not one that `bearerd check` accepts: {0}")]
-    Unchecked(String),
-    /// The admin token cannot be read.
-    #[error("cannot read the admin token from {file} (`admin.token_file`): {cause}")]
-    AdminToken {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The system gives no randomness.
-    #[error("the system gives no randomness")]
-    Randomness,
-    /// A metric cannot be registered.
-    #[error(transparent)]
-    Metrics(#[from] metrics::Error),
-    /// The collector of traces cannot be used.
-    #[error(transparent)]
-    Traces(#[from] traces::Error),
-    /// A metric of the embedded token service cannot be registered.
-    #[error(transparent)]
-    IssuerMetrics(#[from] issuer::metrics::Error),
-}
-
-impl Error {
-    /// Whether the configuration must change before a new start can succeed.
-    pub const fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Ledger { cause: OpenError::WrongKey, .. }
-                | Self::LedgerKey(_)
-                | Self::Client { .. }
-                | Self::Issuer { .. }
-                | Self::NewIssuer { .. }
-                | Self::KeySet { .. }
-                | Self::KeySetFile(_)
-                | Self::Tls { .. }
-                | Self::Mounted(_)
-                | Self::Upstream(_)
-                | Self::Unchecked(_)
-                | Self::Traces(_)
-                | Self::AdminToken { .. }
-        )
-    }
-}
+pub use sockets::{Addresses, Sockets, bind};
 
 /// How far the end has come. It only goes forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,76 +60,6 @@ pub enum Stop {
     Drain,
     /// End at once.
     Now,
-}
-
-/// Every listening socket, bound before anything starts, so that a conflict is told at once.
-pub struct Sockets {
-    callers: Vec<TcpListener>,
-    admin: TcpListener,
-    metrics: TcpListener,
-    issuers: BTreeMap<String, TcpListener>,
-}
-
-/// Where the sockets listen: the configured addresses, with port 0 replaced by what the system chose.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    /// In the order of `listeners`.
-    pub callers: Vec<SocketAddr>,
-    /// The admin listener.
-    pub admin: SocketAddr,
-    /// The metrics listener.
-    pub metrics: SocketAddr,
-}
-
-impl Sockets {
-    /// Binds every address of `config`.
-    ///
-    /// # Errors
-    /// The first that cannot be bound, with its key.
-    pub fn bind(config: &Config) -> Result<Self, Error> {
-        let callers =
-            config.listeners.iter().enumerate().map(|(place, listener)| bind(listener.address, || format!("listeners[{place}].address")));
-        let issuers = config.embedded().filter_map(|(name, embedded)| embedded.address.map(|address| (name, address)));
-        Ok(Self {
-            callers: callers.collect::<Result<_, _>>()?,
-            admin: bind(config.admin.address, || "admin.address".to_owned())?,
-            metrics: bind(config.metrics.address, || "metrics.address".to_owned())?,
-            issuers: issuers
-                .map(|(name, address)| Ok((name.to_owned(), bind(address, || format!("token_services.{name}.address"))?)))
-                .collect::<Result<_, Error>>()?,
-        })
-    }
-
-    /// Where they listen.
-    ///
-    /// # Errors
-    /// When the system cannot tell.
-    pub fn addresses(&self) -> Result<Addresses, Error> {
-        Ok(Addresses {
-            callers: self.callers.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
-            admin: self.admin.local_addr()?,
-            metrics: self.metrics.local_addr()?,
-        })
-    }
-}
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
-
-/// Binds one address. `SO_REUSEADDR`: connections of a process that has just ended do not keep the next from starting.
-///
-/// # Errors
-/// [`Error::Bind`], with the key that `key` names.
-pub fn bind(address: SocketAddr, key: impl FnOnce() -> String) -> Result<TcpListener, Error> {
-    let bound = || {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    bound().map_err(|cause| Error::Bind { address, key: key(), cause })
 }
 
 /// Runs until `stop` says so, or an operator. Returns when the last request is served, or when `stop` says [`Stop::Now`]. Where `loaded` is from a file, `source` says

@@ -53,6 +53,9 @@ In front of an app on 127.0.0.1:3000, which answers with the request that it rec
   How often a token was asked for, and how often one was at hand: repeat the first command, and only the hits grow.
     curl -s http://127.0.0.1:9902/metrics | grep -E '^bearerd_(mints_total|cache_requests_total)'
 
+  What happens, live: the admin page.
+    http://127.0.0.1:9901/
+
 Ctrl-C ends it.
 ";
 

@@ -74,7 +74,7 @@ fn every_piece_of_configuration_is_one() {
 
 /// The anchors that a document's headings have.
 fn anchors(text: &str) -> Vec<String> {
-    let titles = text.lines().filter_map(|line| line.starts_with('#').then(|| line.trim_start_matches('#').trim()));
+    let titles = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let slug = |title: &str| {
         let kept = title.to_lowercase().chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter)).collect::<String>();
         kept.replace(' ', "-")
