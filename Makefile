@@ -23,7 +23,7 @@ PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus targ
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION)
 
-.PHONY: run test soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
+.PHONY: run test soak lint bench bench-peers bench-tools build dist image instructions profile clean help cmake programs image-tools
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -53,6 +53,11 @@ build: cmake ## Build target/release/bearerd (several minutes)
 
 dist: cmake bench-tools ## Build target/dist/bearerd, guided by a profile of the benchmarks' mix (a quarter of an hour)
 	@PATH=$(CURDIR)/target/peers:$$PATH tools/dist.sh
+
+image: cmake image-tools ## Build the image into target/image without an engine, and run it (BINARY=target/dist/bearerd for the profile-guided one)
+	@$(if $(BINARY),,cargo build --locked --release --bin bearerd)
+	@deploy/image/build.sh $(if $(BINARY),$(BINARY),target/release/bearerd) target/image
+	@deploy/image/check.py target/image/oci:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 
 instructions: cmake target/peers/nginx ## Count the instructions of a warm request; fails past +3 % of the committed figure (ACCEPT=1 to accept)
 	@cargo build --locked --release --bin bearerd
@@ -96,8 +101,13 @@ target/peers/.kubernetes-validate-%: tools/venv.sh
 	@tools/venv.sh target/peers/kubernetes-venv kubernetes-validate==$*
 	@touch $@
 
+# What unpacks and packs images, and runs one as an engine would.
+image-tools:
+	@command -v umoci >/dev/null || tools/debian-packages.sh umoci
+	@command -v bwrap >/dev/null || tools/debian-packages.sh bubblewrap
+
 # Clients that Debian brings, with the libraries that they need.
-programs:
+programs: image-tools
 	@command -v curl >/dev/null || tools/debian-packages.sh curl
 	@command -v openssl >/dev/null || tools/debian-packages.sh openssl
 	@command -v h2load >/dev/null || tools/debian-packages.sh nghttp2-client
