@@ -18,7 +18,8 @@ packages=(ca-certificates)
 while read -r library; do
     mkdir -p "$root/$(dirname "$library")"
     cp --dereference "$library" "$root/$library"
-    package=$(dpkg -S "$library" | cut -d: -f1)
+    # Newer releases of Debian know the same file under /usr.
+    package=$({ dpkg -S "$library" 2>/dev/null || dpkg -S "/usr$library"; } | cut -d: -f1)
     [[ " ${packages[*]} " == *" $package "* ]] || packages+=("$package")
 done < <(ldd "$binary" | grep -o '/[^ ]*')
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
