@@ -331,7 +331,6 @@ fn assert_hangs_together(what: &str, documents: &[Value]) {
         assert!(!wanted.is_empty() && wanted.iter().all(|(key, value)| labels.get(key) == Some(value)), "{what}: {selector}");
     };
     selects(&deployment["spec"]["selector"]["matchLabels"]);
-    assert_eq!(labels["bearerd.dev/metrics"], "true", "{what}: the PodMonitor finds it");
     let bearerd = bearerd_of(pod);
     let ports: Vec<&Value> = list(&bearerd["ports"]).iter().map(|port| &port["containerPort"]).collect();
     for service in of_kind(documents, "Service") {
@@ -351,11 +350,11 @@ fn assert_hangs_together(what: &str, documents: &[Value]) {
         selects(&budget["spec"]["selector"]["matchLabels"]);
     }
 
-    let configuration = of_kind(documents, "ConfigMap").next().unwrap();
+    let configuration = of_kind(documents, "ConfigMap").next();
     let secrets: Vec<&Value> = of_kind(documents, "Secret").collect();
     for volume in list(&pod["volumes"]) {
         if let Some(source) = volume.get("configMap") {
-            assert_eq!(source["name"], name(configuration), "{what}");
+            assert_eq!(source["name"], name(configuration.unwrap()), "{what}");
         } else if let Some(source) = volume.get("secret") {
             // A chart's secrets are made by whoever installs it.
             assert!(secrets.is_empty() || secrets.iter().any(|secret| source["secretName"] == name(secret)), "{what}: {volume}");
@@ -363,13 +362,37 @@ fn assert_hangs_together(what: &str, documents: &[Value]) {
         }
     }
     let mounts: Vec<&str> = list(&bearerd["volumeMounts"]).iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
-    let file = bearerd["args"][2].as_str().unwrap();
-    assert!(mounts.contains(&Path::new(file).parent().unwrap().to_str().unwrap()), "{what}: {file}");
     let others = list(&pod["containers"]).iter().filter(|container| container["name"] != "bearerd");
     for mount in others.flat_map(|container| list(&container["volumeMounts"])) {
         assert!(!mount["name"].as_str().unwrap().starts_with("bearerd"), "{what}: bearerd's keys are for bearerd alone");
     }
-    assert_configuration_is_accepted(what, configuration["data"]["bearerd.yaml"].as_str().unwrap(), &mounts, &ports);
+    let arguments: Vec<&str> = list(&bearerd["args"]).iter().map(|argument| argument.as_str().unwrap()).collect();
+    if arguments[0] == "webhook" {
+        assert_webhook_can_start(what, &arguments, &mounts, configuration);
+        return;
+    }
+    assert_eq!(labels["bearerd.dev/metrics"], "true", "{what}: the PodMonitor finds it");
+    assert_eq!(arguments, ["run", "-c", "/etc/bearerd/bearerd.yaml"], "{what}");
+    assert!(mounts.contains(&"/etc/bearerd"), "{what}");
+    let text = configuration.unwrap()["data"]["bearerd.yaml"].as_str().unwrap();
+    assert_configuration_is_accepted(what, text, &mounts, &ports);
+}
+
+/// Its files are mounted, its variables there, and its flags those that bearerd has.
+fn assert_webhook_can_start(what: &str, arguments: &[&str], mounts: &[&str], variables: Option<&Value>) {
+    let help = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["webhook", "--help"]).output().unwrap();
+    // A build without the subcommand cannot be asked; all else is looked at.
+    let help = help.status.success().then(|| String::from_utf8_lossy(&help.stdout).into_owned());
+    for argument in &arguments[1..] {
+        let (flag, value) = argument.split_once('=').unwrap();
+        assert!(help.as_ref().is_none_or(|help| help.contains(flag)), "{what}: {flag} is none of `bearerd webhook`");
+        if value.starts_with('/') {
+            assert!(mounts.contains(&Path::new(value).parent().unwrap().to_str().unwrap()), "{what}: {value}");
+        }
+        if let Some(variable) = value.strip_prefix("$(").and_then(|rest| rest.strip_suffix(')')) {
+            assert!(variables.unwrap()["data"][variable].is_string(), "{what}: {variable}");
+        }
+    }
 }
 
 /// By `bearerd check`, with the mounted folders elsewhere; and its listeners are the ports that are declared.
@@ -385,16 +408,11 @@ fn assert_configuration_is_accepted(what: &str, text: &str, mounts: &[&str], por
         fs::write(folder.path().join("secrets/ledger.key"), [7; 32]).unwrap();
         fs::write(folder.path().join("secrets/api-key"), "key").unwrap();
     }
-    if mounts.contains(&"/tls") {
-        let made = overlays_with_keys();
-        for file in ["tls.crt", "tls.key"] {
-            fs::copy(made.path().join("kustomize/overlays/webhook").join(file), folder.path().join("tls").join(file)).unwrap();
-        }
-    }
     let file = folder.path().join("bearerd.yaml");
     fs::write(&file, &text).unwrap();
-    let printed = run(Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["check", "-c"]).arg(&file));
-    assert!(!printed.contains("warning"), "{what}: {printed}");
+    let output = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["check", "-c"]).arg(&file).output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaints.is_empty(), "{what}: {complaints}");
     let document = yaml(&text);
     assert_eq!(document["metrics"]["address"], "0.0.0.0:9902", "{what}: probes come from outside the pod");
     for listener in list(&document["listeners"]) {
@@ -427,7 +445,12 @@ fn overlays_are_what_their_names_say() {
             let pod = &document["spec"]["template"]["spec"];
             assert_eq!(list(&pod["initContainers"]).len(), usize::from(["inbound", "outbound"].contains(&mode)), "{what}");
             let probe = &bearerd_of(pod)["startupProbe"]["httpGet"]["path"];
-            assert_eq!(*probe, if mode == "outbound" { "/readyz" } else { "/startupz" }, "{what}");
+            let path = match mode {
+                "outbound" => "/readyz",
+                "webhook" => "/healthz",
+                _ => "/startupz",
+            };
+            assert_eq!(*probe, path, "{what}");
         }
         for middleware in of_kind(documents, "Middleware").filter(|middleware| name(middleware) == "bearerd") {
             let service = of_kind(documents, "Service").next().unwrap();
@@ -447,8 +470,10 @@ fn assert_bounded(configuration: &Value, service: &Value) {
     let own = &selector["matchExpressions"][0];
     assert_eq!((&own["key"], &own["operator"]), (&json!("kubernetes.io/metadata.name"), &json!("NotIn")));
     assert!(list(&own["values"]).contains(&client["namespace"]), "never the namespace of the webhook itself");
-    assert!(webhook["matchConditions"][0]["expression"].as_str().unwrap().contains("bearerd.dev/inject'] == 'true'"));
-    assert!(webhook["objectSelector"]["matchExpressions"].is_array());
+    assert!(webhook["matchConditions"][0]["expression"].as_str().unwrap().contains("name.startsWith('bearerd.dev/')"));
+    let exempt = json!({ "key": "bearerd.dev/injection", "operator": "NotIn", "values": ["disabled"] });
+    assert_eq!(webhook["objectSelector"]["matchExpressions"], json!([exempt]));
+    assert_eq!(client["path"], "/inject");
     assert_eq!(client["name"], name(service));
     assert_eq!(client["port"], service["spec"]["ports"][0]["port"]);
 }
@@ -474,6 +499,19 @@ fn the_api_server_trusts_the_webhook_and_is_never_blocked_beyond_what_asked() {
         let verify = ["verify", "-purpose", "sslserver", "-verify_hostname", &host, "-CAfile"];
         run(Command::new("openssl").args(verify).arg(&authority).arg(overlay.join("tls.crt")));
     }
+}
+
+#[test]
+fn whole_configurations_in_the_guide_are_accepted() {
+    let guide = fs::read_to_string(root().join("docs/kubernetes.md")).unwrap();
+    let mut seen = 0;
+    for (_, rest) in guide.match_indices("```yaml\n").map(|(at, mark)| guide.split_at(at + mark.len())) {
+        let text = rest.split("```").next().unwrap();
+        let metrics = json!(9902);
+        assert_configuration_is_accepted("docs/kubernetes.md", text, &["/secrets", "/var/lib/bearerd"], &[&metrics]);
+        seen += 1;
+    }
+    assert!(seen > 0);
 }
 
 #[test]
@@ -516,7 +554,7 @@ fn helm_3_makes_the_same_of_the_chart() {
 
 #[test]
 fn the_chart_has_the_configurations_of_the_overlays() {
-    for mode in OVERLAYS {
+    for mode in ["inbound", "outbound", "decision"] {
         let values = yaml(&fs::read_to_string(root().join("deploy/helm/values").join(mode).with_extension("yaml")).unwrap());
         assert_eq!(values["mode"], mode);
         let overlay = fs::read_to_string(root().join("deploy/kustomize/overlays").join(mode).join("bearerd.yaml")).unwrap();

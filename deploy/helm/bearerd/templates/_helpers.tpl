@@ -7,15 +7,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if has .Values.mode (list "decision" "webhook") }}true{{ end }}
 {{- end }}
 
+{{- define "bearerd.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
 {{/* bearerd's container: an init container that goes on beside an app, or the only one. */}}
 {{- define "bearerd.container" -}}
 - name: bearerd
-  image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+  image: {{ include "bearerd.image" . | quote }}
   {{- if not (include "bearerd.alone" .) }}
   # A native sidecar: up before the app, down after it.
   restartPolicy: Always
   {{- end }}
-  args: [{{ if eq .Values.mode "webhook" }}webhook{{ else }}run{{ end }}, -c, /etc/bearerd/bearerd.yaml]
+  args: [run, -c, /etc/bearerd/bearerd.yaml]
   {{- with .Values.env }}
   env: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -51,10 +55,49 @@ app.kubernetes.io/instance: {{ .Release.Name }}
     capabilities: { drop: [ALL] }
   volumeMounts:
     - { name: bearerd, mountPath: /etc/bearerd, readOnly: true }
-    {{- if eq .Values.mode "webhook" }}
-    - { name: tls, mountPath: /tls, readOnly: true }
-    {{- else }}
     - { name: bearerd-secrets, mountPath: /secrets, readOnly: true }
     - { name: bearerd-ledger, mountPath: /var/lib/bearerd }
+{{- end }}
+
+{{/* The webhook's: no configuration, no ledger, no metrics. */}}
+{{- define "bearerd.webhook" -}}
+- name: bearerd
+  image: {{ include "bearerd.image" . | quote }}
+  args:
+    - webhook
+    - --address=0.0.0.0:{{ .Values.port }}
+    - --certificate=/tls/tls.crt
+    - --private-key=/tls/tls.key
+    # What counts where a pod's annotations say nothing.
+    - {{ printf "--image=%s" (include "bearerd.image" .) | quote }}
+    {{- with .Values.webhook.tokenService }}
+    - {{ printf "--token-service=%s" . | quote }}
     {{- end }}
+  ports:
+    - { name: https, containerPort: {{ .Values.port }} }
+  startupProbe:
+    httpGet: { path: /healthz, port: https, scheme: HTTPS }
+    failureThreshold: 30
+    periodSeconds: 1
+  livenessProbe:
+    httpGet: { path: /healthz, port: https, scheme: HTTPS }
+    periodSeconds: 10
+    timeoutSeconds: 2
+  readinessProbe:
+    httpGet: { path: /healthz, port: https, scheme: HTTPS }
+    periodSeconds: 2
+    failureThreshold: 1
+  # While endpoints leave.
+  lifecycle:
+    preStop:
+      sleep: { seconds: 5 }
+  resources: {{- toYaml .Values.resources | nindent 4 }}
+  securityContext:
+    runAsUser: 65532
+    runAsGroup: 65532
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities: { drop: [ALL] }
+  volumeMounts:
+    - { name: tls, mountPath: /tls, readOnly: true }
 {{- end }}
