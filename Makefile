@@ -13,12 +13,16 @@ WEBSOCKETS_VERSION := 17.4
 JSONSCHEMA_VERSION := 4.26.0
 PYYAML_VERSION := 6.0.3
 SCHEMATHESIS_VERSION := 4.32.5
+H2_VERSION := 4.4.1
+HYPERFRAME_VERSION := 6.1.0
+HPACK_VERSION := 4.2.0
 PLAYWRIGHT_VERSION := 1.65.1
 AXE_VERSION := 4.14.1
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
-	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
+	target/peers/nginx target/peers/haproxy target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
+	target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION)
@@ -107,6 +111,10 @@ target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/protocols-venv grpcio==$(GRPCIO_VERSION) websockets==$(WEBSOCKETS_VERSION)
 	@touch $@
 
+target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION): tools/venv.sh
+	@tools/venv.sh target/peers/frames-venv h2==$(H2_VERSION) hyperframe==$(HYPERFRAME_VERSION) hpack==$(HPACK_VERSION)
+	@touch $@
+
 target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/schema-venv jsonschema==$(JSONSCHEMA_VERSION) pyyaml==$(PYYAML_VERSION)
 	@touch $@
@@ -134,3 +142,10 @@ target/peers/nginx:
 
 target/peers/caddy:
 	@tools/debian-file.sh caddy usr/bin/caddy $@
+
+# Debian's needs two libraries that are seldom there, and one of them a third.
+target/peers/haproxy:
+	@tools/debian-file.sh liblua5.3-0 'usr/lib/*/liblua5.3.so.0.*' target/peers/haproxy-libraries/liblua5.3.so.0
+	@tools/debian-file.sh libopentracing-c-wrapper0 'usr/lib/*/libopentracing-c-wrapper.so.0.*' target/peers/haproxy-libraries/libopentracing-c-wrapper.so.0
+	@tools/debian-file.sh libopentracing1 'usr/lib/*/libopentracing.so.1.*' target/peers/haproxy-libraries/libopentracing.so.1
+	@tools/debian-file.sh haproxy usr/sbin/haproxy $@
