@@ -27,7 +27,7 @@ PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus targ
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION)
 
-.PHONY: run test soak lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
+.PHONY: run test soak fuzz lint bench bench-peers bench-tools build dist instructions profile clean help cmake programs
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -39,8 +39,12 @@ test: cmake programs $(PEERS) ## Run all tests, those with real clients and tool
 soak: cmake ## Run the long tests: a thousand ends under load (about half an hour)
 	@BEARERD_SOAK_ENDS=1000 cargo test --locked --test it -- endurance
 
+fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n, SEED=n to repeat a run; several minutes to build first)
+	@cargo run --quiet --locked --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- $(or $(SECONDS),60) $(SEED)
+
 lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, documentation
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	$(CARGO_DENY) --all-features check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

@@ -14,6 +14,7 @@ mod endurance;
 mod explain;
 mod flights;
 mod framing;
+mod fuzz;
 mod http2;
 mod headers;
 mod iap_client;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test ends that way, and is its own document")]
 
 mod bearerd;
+mod frames;
 mod framing;
 mod kubernetes;
 mod libiap;
