@@ -21,7 +21,7 @@ AXE_VERSION := 4.14.1
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
-	target/peers/nginx target/peers/haproxy target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
+	target/peers/nginx target/peers/haproxy target/peers/slowhttptest target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
@@ -153,3 +153,6 @@ target/peers/haproxy:
 	@tools/debian-file.sh libopentracing-c-wrapper0 'usr/lib/*/libopentracing-c-wrapper.so.0.*' target/peers/haproxy-libraries/libopentracing-c-wrapper.so.0
 	@tools/debian-file.sh libopentracing1 'usr/lib/*/libopentracing.so.1.*' target/peers/haproxy-libraries/libopentracing.so.1
 	@tools/debian-file.sh haproxy usr/sbin/haproxy $@
+
+target/peers/slowhttptest:
+	@tools/debian-file.sh slowhttptest usr/bin/$(@F) $@

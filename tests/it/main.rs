@@ -31,6 +31,7 @@ mod purge;
 mod reload;
 mod restart;
 mod secrets;
+mod slow;
 mod streams;
 mod support;
 mod tls;

@@ -14,4 +14,5 @@ mod prometheus;
 mod promtool;
 mod protocols;
 mod schema;
+mod slow;
 mod proxies;
