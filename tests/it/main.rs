@@ -20,6 +20,7 @@ mod headers;
 mod iap_client;
 mod issuer;
 mod jwt;
+mod known_attacks;
 mod life;
 mod limits;
 mod observe;
