@@ -13,6 +13,9 @@ WEBSOCKETS_VERSION := 17.4
 JSONSCHEMA_VERSION := 4.26.0
 PYYAML_VERSION := 6.0.3
 SCHEMATHESIS_VERSION := 4.32.5
+H2_VERSION := 4.4.1
+HYPERFRAME_VERSION := 6.1.0
+HPACK_VERSION := 4.2.0
 PLAYWRIGHT_VERSION := 1.65.1
 AXE_VERSION := 4.14.1
 HELM_SDK_VERSION := 0.2.2
@@ -21,13 +24,14 @@ CYCLONEDX_VERSION := 11.12.0
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
-	target/peers/nginx target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
+	target/peers/nginx target/peers/haproxy target/peers/slowhttptest target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
+	target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION) \
 	target/peers/kubectl target/peers/.helm-sdk-$(HELM_SDK_VERSION) target/peers/.helm-$(HELM_VERSION) target/peers/.sbom-$(CYCLONEDX_VERSION)
 
-.PHONY: run test references soak lint bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
+.PHONY: run test references soak fuzz lint bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -42,8 +46,12 @@ references: cmake ## Write docs/configuration.md and docs/metrics.md anew from t
 soak: cmake ## Run the long tests: a thousand ends under load (about half an hour)
 	@BEARERD_SOAK_ENDS=1000 cargo test --locked --test it -- endurance
 
+fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n, SEED=n to repeat a run; several minutes to build first)
+	@cargo run --quiet --locked --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- $(or $(SECONDS),60) $(SEED)
+
 lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, documentation
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	$(CARGO_DENY) --all-features check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
@@ -127,6 +135,10 @@ target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/protocols-venv grpcio==$(GRPCIO_VERSION) websockets==$(WEBSOCKETS_VERSION)
 	@touch $@
 
+target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION): tools/venv.sh
+	@tools/venv.sh target/peers/frames-venv h2==$(H2_VERSION) hyperframe==$(HYPERFRAME_VERSION) hpack==$(HPACK_VERSION)
+	@touch $@
+
 target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/schema-venv jsonschema==$(JSONSCHEMA_VERSION) pyyaml==$(PYYAML_VERSION)
 	@touch $@
@@ -173,3 +185,13 @@ target/peers/nginx:
 
 target/peers/caddy:
 	@tools/debian-file.sh caddy usr/bin/caddy $@
+
+# Debian's needs two libraries that are seldom there, and one of them a third.
+target/peers/haproxy:
+	@tools/debian-file.sh liblua5.3-0 'usr/lib/*/liblua5.3.so.0.*' target/peers/haproxy-libraries/liblua5.3.so.0
+	@tools/debian-file.sh libopentracing-c-wrapper0 'usr/lib/*/libopentracing-c-wrapper.so.0.*' target/peers/haproxy-libraries/libopentracing-c-wrapper.so.0
+	@tools/debian-file.sh libopentracing1 'usr/lib/*/libopentracing.so.1.*' target/peers/haproxy-libraries/libopentracing.so.1
+	@tools/debian-file.sh haproxy usr/sbin/haproxy $@
+
+target/peers/slowhttptest:
+	@tools/debian-file.sh slowhttptest usr/bin/$(@F) $@

@@ -355,6 +355,11 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        // The caller has not sent all of its body: that no answer came says nothing about the server, which may wait for it too.
+        if *error.etype() == ErrorType::ReadTimedout && !session.is_body_done() {
+            error.set_retry(false);
+            return error;
+        }
         error.retry.decide_reuse(reused);
         // Only where there are several is it known how the one does.
         if *error.esource() == ErrorSource::Upstream && !error.retry() && ctx.health.is_some() {

@@ -8,10 +8,19 @@ mod wire;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::credential::Credential;
 use crate::secret::Secret;
+
+/// The token in an answer of `create_token` or `refresh_token`.
+///
+/// # Errors
+/// Where there is none that a header can carry.
+pub fn token_in(status: StatusCode, body: &[u8]) -> Result<Secret, Error> {
+    wire::answer::token(status, body)
+}
 
 /// What `create_token` takes beside the credential: each one is part of what makes a token another token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts one file of a Debian package into a file of ours: tools/debian-file.sh PACKAGE PATH FILE
-# The package is unpacked, not installed: installed, it would start a server.
+# The package is unpacked, not installed: installed, it would start a server. PATH may be a pattern that one file matches.
 set -euo pipefail
 
 package=$1 path=$2 file=$3
@@ -19,4 +19,5 @@ echo "Fetching $(basename "$path")"
 )
 dpkg --extract "$work/$package"_*.deb "$work/package"
 mkdir -p "$(dirname "$file")"
-mv "$work/package/$path" "$file"
+# Unquoted, for the pattern.
+mv "$work/package"/$path "$file"

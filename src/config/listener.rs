@@ -171,7 +171,7 @@ pub struct Limits {
     #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub header_timeout: Duration,
-    /// Time that a kept-alive connection may stay idle, in whole seconds, and that a caller may take nothing of an answer.
+    /// Time that a kept-alive connection may stay idle, in whole seconds, and that a caller may send nothing of a body or take nothing of an answer.
     #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub idle_timeout: Duration,

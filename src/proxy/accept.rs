@@ -196,9 +196,11 @@ impl Door {
         http2::serve(http2::Serving { app: &self.app, limits, draining: &self.draining }, stream, connection).await;
     }
 
-    /// pingora sets no bound of its own on writes: a caller who reads nothing would hold the connection, and the upstream's, for ever.
+    /// pingora sets no bound of its own on writes, and one on reads that nobody can set: a caller who reads nothing, or stops within a body, would
+    /// hold the connection, and the upstream's.
     fn session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession {
         let mut session = ServerSession::new_http1(stream);
+        session.set_read_timeout(Some(limits.idle_timeout));
         session.set_write_timeout(Some(limits.idle_timeout));
         session
     }

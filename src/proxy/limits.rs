@@ -19,7 +19,7 @@ pub struct Limits {
     pub headers: usize,
     /// Time for a header section to arrive.
     pub header_timeout: Duration,
-    /// Time that a connection may stay idle, and that a caller may take none of what is sent.
+    /// Time that a connection may stay idle, and that a caller may send nothing of a body or take none of what is sent.
     pub idle_timeout: Duration,
     /// Connections at one time.
     pub connections: usize,

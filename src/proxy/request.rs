@@ -1,5 +1,7 @@
 //! The door: what a request must be before it is looked at. pingora's parser has refused most malformed HTTP by then; this is the rest.
 
+use std::net::Ipv6Addr;
+
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Version};
 use pingora::http::RequestHeader;
@@ -8,6 +10,9 @@ use pingora::proxy::Session;
 use super::connection::Connection;
 use crate::refusal::{Reason, Refusal};
 use crate::routing::Target;
+
+/// What fits into 64 bits with a sign: with more, some servers overflow, and others refuse what others take.
+const LENGTH_DIGITS: usize = 18;
 
 /// Checks the limits and the forms that RFC 9110 and 9112 demand, and says what to route on.
 ///
@@ -33,20 +38,33 @@ pub(super) fn checked<'a>(session: &'a Session, connection: &Connection) -> Resu
         return Err(bad("TRACE is not forwarded: its answer would show the token."));
     }
     framing(request, &raw)?;
+    if !has_a_form(request) {
+        return Err(bad("The request target must be a path, or a URL with `http://` or `https://`."));
+    }
     if !request.raw_path_is_utf8() {
         return Err(bad("The request target has bytes that no URL can have; escape them."));
     }
     Ok(Target { authority: authority(request)?, method: &request.method, path: request.uri.path(), headers: &request.headers })
 }
 
+/// Origin form, absolute form, or `*` with OPTIONS (RFC 9112 section 3.2). pingora makes `/` of whatever it cannot read, and would send that on.
+fn has_a_form(request: &RequestHeader) -> bool {
+    let target = request.raw_path();
+    let begins = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    target.starts_with(b"/") || begins(b"http://") || begins(b"https://") || (target == b"*" && request.method == Method::OPTIONS)
+}
+
 /// `Transfer-Encoding` other than plain `chunked`, or beside `Content-Length`, and a `Content-Length` of several equal numbers are read in different
-/// ways by different servers (RFC 9112 sections 6.1 and 6.3).
+/// ways by different servers (RFC 9112 sections 6.1 and 6.3). Backends that know headers as variables read `_` as `-`.
 fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
+    if request.headers.contains_key("content_length") || request.headers.contains_key("transfer_encoding") {
+        return Err(bad("`Content_Length` and `Transfer_Encoding` are taken for the headers with a `-` by some servers."));
+    }
     let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
     if let Some(length) = lengths.next()
-        && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+        && (lengths.next().is_some() || length.len() > LENGTH_DIGITS || !length.as_bytes().iter().all(u8::is_ascii_digit))
     {
-        return Err(bad("`Content-Length` must be one number."));
+        return Err(bad("`Content-Length` must be one number, of 18 digits at most."));
     }
     let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -70,11 +88,14 @@ fn authority(request: &RequestHeader) -> Result<&str, Refusal> {
         return if request.version == Version::HTTP_10 { Ok("") } else { Err(bad("The header `Host` is missing.")) };
     };
     let text = host.map_err(|_| bad("The header `Host` is not a host."))?;
-    let (name, port) = match text.rfind(']') {
-        Some(end) => (&text[..=end], &text[end + 1..]),
-        None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),
+    let (good_name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.find(':').map_or((text, ""), |colon| text.split_at(colon));
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+            (!name.is_empty() && name.bytes().all(is_name), port)
+        }
     };
-    let good_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=[:]".contains(&byte));
     let good_port = port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
     if good_name && good_port { Ok(text) } else { Err(bad("The header `Host` is not a host with an optional port.")) }
 }
@@ -99,7 +120,7 @@ mod tests {
         for good in ["a.example", "a.example:80", "[::1]:8080", "127.0.0.1"] {
             assert_eq!(authority(&with("Host", good)).ok(), Some(good));
         }
-        for bad in ["", "a b", "a/b", "a:x", "a@b", "a:80:80", ":80"] {
+        for bad in ["", "a b", "a/b", "a:x", "a@b", "a:80:80", ":80", "[x]", "[::1", "a[::1]", "[::1]x", "[::1%25lo]", "::1"] {
             assert!(authority(&with("Host", bad)).is_err(), "{bad}");
         }
         assert!(authority(&with("X-Other", "x")).is_err());
@@ -112,5 +133,9 @@ mod tests {
         assert!(framing(&with("Transfer-Encoding", "gzip, chunked"), b"").is_err());
         assert!(framing(&with("Content-Length", "5"), b"").is_ok());
         assert!(framing(&with("Content-Length", "5, 5"), b"").is_err());
+        assert!(framing(&with("Content-Length", "000000000000000005"), b"").is_ok());
+        assert!(framing(&with("Content_Length", "5"), b"").is_err());
+        assert!(framing(&with("transfer_ENCODING", "chunked"), b"").is_err());
+        assert!(framing(&with("Content-Length", "9223372036854775808"), b"").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The forms that an upstream may make of a path: decoded once or twice, normalised.
+//! The forms that an upstream may make of a path: decoded and normalised, in any order.
 
 use std::collections::BTreeSet;
 
@@ -20,14 +20,16 @@ pub(super) fn is_plain(path: &str) -> bool {
     path.starts_with('/') || path == "*"
 }
 
-/// Steps that servers are taken to make of a path, one after the other: decoding twice (`%252f`) with a resolution between and after.
-const STEPS: usize = 5;
+/// Steps that servers are taken to make of a path, one after the other: decoding (`%252f` twice, and so on) with resolutions between and after. A path
+/// that has not come to rest by then was made not to.
+const STEPS: usize = 8;
 /// A path with more forms than this was made to have them.
 const MAX_FORMS: usize = 64;
 /// A longer path is not looked at form by form, in bytes: that would take too long.
 const MAX_LENGTH: usize = 8 * 1024;
 
-/// Every form: what any sequence of decoding and resolving makes of the path, each in every way that servers do it. `None` where there are too many.
+/// Every form: what any sequence of decoding and resolving makes of the path, each in every way that servers do it. `None` where there are too many, or no
+/// end of them.
 pub(super) fn forms(path: &str) -> Option<BTreeSet<Vec<u8>>> {
     if path.len() > MAX_LENGTH {
         return None;
@@ -42,14 +44,14 @@ pub(super) fn forms(path: &str) -> Option<BTreeSet<Vec<u8>>> {
         }
         newest = next.difference(&forms).cloned().collect();
         if newest.is_empty() {
-            break;
+            return Some(forms);
         }
         forms.extend(newest.iter().cloned());
         if forms.len() > MAX_FORMS {
             return None;
         }
     }
-    Some(forms)
+    None
 }
 
 /// Decodes `%2e` alone: to a URL parser (WHATWG URL, "double-dot path segment") an escaped dot is a dot, while an escaped slash is no slash.

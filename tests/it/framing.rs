@@ -102,6 +102,30 @@ async fn cve_2026_73547_every_form_of_target_is_answered() {
     assert!(stage.upstream.requests().is_empty());
 }
 
+/// What is no form of a target is nobody's path: it is not read as `/`.
+#[tokio::test]
+async fn a_target_in_no_form_is_refused() {
+    let stage = Stage::with_routes("  - { upstream: app, auth: none }").await;
+    for target in [
+        "x /api",
+        "x",
+        "api",
+        "x?/api",
+        "?",
+        "\\api",
+        "app.test:443/api",
+        "ftp://app.test/api",
+        "http:/api",
+        "x:/api",
+        "**",
+        "*/api",
+        "*?x",
+    ] {
+        stage.refuses(400, request(&format!("GET {target} HTTP/1.1"), "Host: app.test\r\n") + SMUGGLED).await;
+    }
+    stage.refuses(400, request("GET * HTTP/1.1", "Host: app.test\r\n") + SMUGGLED).await;
+}
+
 #[tokio::test]
 async fn an_absolute_form_reaches_the_upstream_in_origin_form() {
     let stage = stage().await;

@@ -111,6 +111,21 @@ async fn a_caller_who_takes_nothing_of_an_answer_is_cut_off() {
     assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
 }
 
+/// Slow bodies: the upstream's connection is not held by a caller who sends nothing more.
+#[tokio::test]
+async fn a_caller_who_stops_within_a_body_is_cut_off() {
+    let stage = limited("idle_timeout: 1s").await;
+    for (lines, some) in [("Content-Length: 5\r\n", "hell"), ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n")] {
+        let mut client = stage.client().await;
+        client.send(with(lines).replacen("GET", "POST", 1) + some).await;
+        let response = client.receive().await;
+        assert_eq!((response.status, response.problem().as_str()), (400, "bad_request"), "{lines}");
+        client.closed().await;
+    }
+    stage.bearerd.until("bearerd_connections", 0.0).await;
+    assert!(stage.upstream.requests().is_empty(), "the upstream has seen no whole request");
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_its_time() {
     let stage = limited("header_timeout: 1s, idle_timeout: 1s").await;

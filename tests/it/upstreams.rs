@@ -146,3 +146,18 @@ async fn a_server_that_takes_no_connection_is_passed_over() {
     }
     assert_eq!(statuses.last(), Some(&200), "{statuses:?}");
 }
+
+/// No server is left alone for a caller's fault.
+#[tokio::test]
+async fn a_body_that_does_not_come_says_nothing_about_the_server() {
+    let (bearerd, servers, _service) = three("timeouts: { read: 300ms }, ejection: { failures: 1, for: 1h }").await;
+    for _ in 0..6 {
+        let mut client = Client::connect(bearerd.address()).await;
+        let answer = client.exchange("PUT /open HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\n\r\nhell").await;
+        assert_eq!((answer.status, answer.problem().as_str()), (504, "upstream_timeout"));
+    }
+    for _ in 0..6 {
+        assert_eq!(get(bearerd.address(), "/open", &[]).await.status, 200);
+    }
+    assert_eq!(counts(&servers), [2, 2, 2], "each has its turn as before");
+}

@@ -39,6 +39,11 @@ impl Bearerd {
         let address = |name: &str| said[name].as_str().unwrap().to_owned();
         Self { process, callers, metrics: address("metrics"), admin: address("admin"), _stderr: stderr }
     }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
 }
 
 impl Drop for Bearerd {

@@ -4,6 +4,8 @@
 
 mod bearerd;
 mod deploy;
+mod frames;
+mod framing;
 mod kubernetes;
 mod libiap;
 mod mirror;
@@ -13,4 +15,5 @@ mod prometheus;
 mod promtool;
 mod protocols;
 mod schema;
+mod slow;
 mod proxies;

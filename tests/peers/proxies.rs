@@ -21,18 +21,18 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn peer(name: &str) -> PathBuf {
+pub fn peer(name: &str) -> PathBuf {
     let path = root().join("target/peers").join(name);
     assert!(path.exists(), "{} is not there: run `make test`, which installs it", path.display());
     path
 }
 
 /// Where nginx puts bodies that it does not keep in memory, beside its configuration.
-const TEMPORARY: &str =
+pub const TEMPORARY: &str =
     "client_body_temp_path body; proxy_temp_path proxied; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;";
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

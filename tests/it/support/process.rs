@@ -144,6 +144,13 @@ pub fn allow_descriptors(wanted: u64) {
     }
 }
 
+/// As [`allow_descriptors`], but as many as the system lets it have; returns how many.
+pub fn allow_descriptors_up_to(wanted: u64) -> u64 {
+    let wanted = getrlimit(Resource::Nofile).maximum.map_or(wanted, |maximum| wanted.min(maximum));
+    allow_descriptors(wanted);
+    wanted
+}
+
 fn is_listening(line: &str) -> bool {
     line.contains("\"listening\"")
 }
