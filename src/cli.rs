@@ -9,9 +9,11 @@ mod doctor;
 mod explain;
 mod keys;
 mod man;
+mod probe;
 mod run;
 mod signals;
 mod token_service;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,10 @@ enum Command {
     TokenService(token_service::Args),
     /// Run everything at once on loopback: token service, app, proxy. Nothing to configure.
     Demo(demo::Args),
+    /// Ask a bearerd whether it is alive, started or ready: for images without another program that could.
+    Probe(probe::Args),
+    /// Wait until a bearerd is ready.
+    Wait(wait::Args),
     /// Print what completes commands in a shell.
     Completions(completions::Args),
     /// Write the manual pages.
@@ -79,6 +85,8 @@ impl Cli {
             Command::Keys(args) => args.run(),
             Command::TokenService(args) => args.run(),
             Command::Demo(args) => args.run(),
+            Command::Probe(args) => args.run(),
+            Command::Wait(args) => args.run(),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),
             Command::Config(args) => args.run(),

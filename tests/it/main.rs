@@ -25,6 +25,7 @@ mod observe;
 mod own_keys;
 mod paths;
 mod policy;
+mod probe;
 mod proxy;
 mod purge;
 mod reload;
