@@ -7,6 +7,7 @@ mod configured;
 mod demo;
 mod doctor;
 mod explain;
+mod inject;
 mod keys;
 mod man;
 mod probe;
@@ -61,6 +62,8 @@ enum Command {
     TokenService(token_service::Args),
     /// Run everything at once on loopback: token service, app, proxy. Nothing to configure.
     Demo(demo::Args),
+    /// Put the sidecar into Kubernetes manifests whose pods ask for it.
+    Inject(inject::Args),
     /// Ask a bearerd whether it is alive, started or ready: for images without another program that could.
     Probe(probe::Args),
     /// Wait until a bearerd is ready.
@@ -85,6 +88,7 @@ impl Cli {
             Command::Keys(args) => args.run(),
             Command::TokenService(args) => args.run(),
             Command::Demo(args) => args.run(),
+            Command::Inject(args) => args.run(),
             Command::Probe(args) => args.run(),
             Command::Wait(args) => args.run(),
             Command::Completions(args) => args.run(),

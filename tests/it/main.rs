@@ -17,6 +17,7 @@ mod framing;
 mod http2;
 mod headers;
 mod iap_client;
+mod inject;
 mod issuer;
 mod jwt;
 mod life;
