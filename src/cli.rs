@@ -15,6 +15,7 @@ mod run;
 mod signals;
 mod token_service;
 mod wait;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -64,6 +65,8 @@ enum Command {
     Demo(demo::Args),
     /// Put the sidecar into Kubernetes manifests whose pods ask for it.
     Inject(inject::Args),
+    /// Do the same for pods as they are admitted: a mutating admission webhook.
+    Webhook(webhook::Args),
     /// Ask a bearerd whether it is alive, started or ready: for images without another program that could.
     Probe(probe::Args),
     /// Wait until a bearerd is ready.
@@ -89,6 +92,7 @@ impl Cli {
             Command::TokenService(args) => args.run(),
             Command::Demo(args) => args.run(),
             Command::Inject(args) => args.run(),
+            Command::Webhook(args) => args.run(),
             Command::Probe(args) => args.run(),
             Command::Wait(args) => args.run(),
             Command::Completions(args) => args.run(),

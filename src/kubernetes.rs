@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod pod;
 pub mod resources;
 pub mod sidecar;
+pub mod webhook;
 pub mod workload;
 
 use serde_json::Value;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use url::Url;
 
 use super::BAD_CONFIGURATION;
+use crate::kubernetes::annotations::{WEB_URL, web_url};
 use crate::kubernetes::{Defaults, manifest};
 
 /// The most that is read.
@@ -34,12 +34,17 @@ pub(super) struct DefaultArgs {
     image: String,
     /// The token service, where `bearerd.dev/token-service` names none.
     #[arg(long, value_name = "URL")]
-    token_service: Option<Url>,
+    token_service: Option<String>,
 }
 
-impl From<DefaultArgs> for Defaults {
-    fn from(DefaultArgs { image, token_service }: DefaultArgs) -> Self {
-        Self { image, token_service }
+impl DefaultArgs {
+    /// What they say.
+    ///
+    /// # Errors
+    /// When the URL is none, or holds what could be secret; it is not shown.
+    pub(super) fn defaults(self) -> anyhow::Result<Defaults> {
+        let url = |text: String| web_url(&text).with_context(|| format!("--token-service does not fit: {WEB_URL}"));
+        Ok(Defaults { image: self.image, token_service: self.token_service.map(url).transpose()? })
     }
 }
 
@@ -49,6 +54,7 @@ impl Args {
     /// # Errors
     /// When it cannot be read or written.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let defaults = self.defaults.defaults()?;
         let is_stdin = self.file.as_os_str() == "-";
         let name = if is_stdin { "standard input".to_owned() } else { self.file.display().to_string() };
         let mut bytes = Vec::new();
@@ -60,7 +66,7 @@ impl Args {
         source.take(MOST + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
         anyhow::ensure!(bytes.len() as u64 <= MOST, "{name} has more than {} MiB: inject its parts", MOST >> 20);
         let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8"))?;
-        match manifest::inject(&text, &self.defaults.into()) {
+        match manifest::inject(&text, &defaults) {
             Ok(injected) => {
                 injected.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
                 io::stdout().write_all(injected.text.as_bytes()).context("cannot write the manifests")?;

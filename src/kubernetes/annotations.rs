@@ -150,6 +150,17 @@ fn unknown_annotation(name: &str) -> Fault {
     Fault::Unknown { help }
 }
 
+/// What [`web_url`] takes, in words.
+pub const WEB_URL: &str = "write a URL as `https://platform.example.com`, with neither user nor query";
+
+/// A URL of a server, without anything that could be secret.
+pub fn web_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    let is_web = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+    (is_plain && is_web).then_some(url)
+}
+
 struct Reader<'a> {
     annotations: &'a Map<String, Value>,
     place: &'a Path,
@@ -269,13 +280,9 @@ impl Reader<'_> {
     /// Secrets have no place in a URL, and are not shown.
     fn url(&self, name: &'static str) -> Result<Option<Url>, Refused> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        let expected = "write a URL as `https://platform.example.com`, with neither user nor query";
-        let refused = || (self.place.key(name), Fault::Value { found: "its value".to_owned(), expected: expected.to_owned() });
-        let url = Url::parse(text).map_err(|_| refused())?;
-        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-        let is_path_free = name != UPSTREAM || url.path() == "/";
-        let is_web = matches!(url.scheme(), "http" | "https") && url.host().is_some();
-        if is_plain && is_path_free && is_web { Ok(Some(url)) } else { Err(refused()) }
+        let url = web_url(text).filter(|url| name != UPSTREAM || url.path() == "/");
+        let refused = || (self.place.key(name), Fault::Value { found: "its value".to_owned(), expected: WEB_URL.to_owned() });
+        url.map(Some).ok_or_else(refused)
     }
 
     fn without(&self, names: &[&'static str], with: &'static str, help: &'static str) -> Result<(), Refused> {

@@ -175,6 +175,9 @@ fn flags_stand_in_for_annotations_that_are_not_there() {
     assert!(configuration.contains("https://tokens.example.com") && configuration.contains("127.0.0.1:3000"), "{configuration}");
     let warning = String::from_utf8(output.stderr).unwrap();
     assert!(warning.starts_with("warning: Pod `a`: container `app` has no `lifecycle.preStop`"), "{warning}");
+    let output = run(&text, &["--token-service", "https://a:canary@tokens.example.com"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && told.contains("neither user nor query") && !told.contains("canary"), "{told}");
 }
 
 #[test]

@@ -39,3 +39,4 @@ mod token_api;
 mod traces;
 mod upstream_401;
 mod upstreams;
+mod webhook;
