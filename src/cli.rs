@@ -7,11 +7,15 @@ mod configured;
 mod demo;
 mod doctor;
 mod explain;
+mod inject;
 mod keys;
 mod man;
+mod probe;
 mod run;
 mod signals;
 mod token_service;
+mod wait;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -66,6 +70,14 @@ enum Command {
     TokenService(token_service::Args),
     /// Run everything at once on loopback: token service, app, proxy. Nothing to configure.
     Demo(demo::Args),
+    /// Put the sidecar into Kubernetes manifests whose pods ask for it.
+    Inject(inject::Args),
+    /// Do the same for pods as they are admitted: a mutating admission webhook.
+    Webhook(webhook::Args),
+    /// Ask a bearerd whether it is alive, started or ready: for images without another program that could.
+    Probe(probe::Args),
+    /// Wait until a bearerd is ready.
+    Wait(wait::Args),
     /// Print what completes commands in a shell.
     Completions(completions::Args),
     /// Write the manual pages.
@@ -86,6 +98,10 @@ impl Cli {
             Command::Keys(args) => args.run(),
             Command::TokenService(args) => args.run(),
             Command::Demo(args) => args.run(),
+            Command::Inject(args) => args.run(),
+            Command::Webhook(args) => args.run(),
+            Command::Probe(args) => args.run(),
+            Command::Wait(args) => args.run(),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),
             Command::Config(args) => args.run(),

@@ -32,7 +32,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cache::Cache;
-pub use diagnostic::{Diagnostic, closest};
+pub use diagnostic::{Diagnostic, closest, quoted};
 pub use environment::Environment;
 pub use listener::{Admin, Listener, Metrics};
 pub use load::{Error, Loaded, fingerprint, from_text, load};

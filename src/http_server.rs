@@ -1,5 +1,6 @@
-//! A small HTTP/1.1 server for what is not proxied (token service, metrics, admin): bounds on connections and header sections, an orderly end.
+//! A small HTTP/1.1 server for what is not proxied (token service, metrics, admin, webhook): bounds on connections and header sections, an orderly end.
 
+use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::tls::server::Listening;
 
 /// Bytes of a header section.
 const HEADER_BYTES: usize = 64 * 1024;
@@ -21,9 +25,43 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time until the next try when the system accepts nothing, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Serves `router` on `listener` until `shutdown` is done, and then for at most 5 s the requests that are in flight. At most `connections` are served
 /// at one time; the next ones wait in the listener's backlog.
 pub async fn serve(router: Router, listener: TcpListener, connections: usize, shutdown: impl Future<Output = ()>) {
+    serve_over(router, listener, connections, shutdown, |stream| ready(Some(stream))).await;
+}
+
+/// The same over TLS, as its files say at each handshake.
+pub async fn serve_tls(router: Router, listener: TcpListener, tls: Arc<Listening>, connections: usize, shutdown: impl Future<Output = ()>) {
+    let greet = move |stream| {
+        let acceptor = tls.acceptor();
+        async move {
+            let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+            match shaken {
+                Ok(Ok(stream)) => return Some(stream),
+                Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+                Err(_) => tracing::debug!("no TLS handshake in time"),
+            }
+            None
+        }
+    };
+    serve_over(router, listener, connections, shutdown, greet).await;
+}
+
+/// `greet` makes what HTTP goes over of a connection, in the connection's own task; none where nothing comes of it.
+async fn serve_over<S, F>(
+    router: Router,
+    listener: TcpListener,
+    connections: usize,
+    shutdown: impl Future<Output = ()>,
+    greet: impl Fn(TcpStream) -> F,
+) where
+    F: Future<Output = Option<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = TowerToHyperService::new(router);
     let slots = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
@@ -42,15 +80,17 @@ pub async fn serve(router: Router, listener: TcpListener, connections: usize, sh
                 }
             },
         };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(HEADER_BYTES)
-            .serve_connection(TokioIo::new(stream), service.clone());
-        let connection = graceful.watch(connection);
+        let (greeted, service, watcher) = (greet(stream), service.clone(), graceful.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke");
+            if let Some(stream) = greeted.await {
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .max_buf_size(HEADER_BYTES)
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = watcher.watch(connection).await {
+                    tracing::debug!(%error, "a connection broke");
+                }
             }
             drop(slot);
         });

@@ -14,7 +14,8 @@
 //!
 //! Around it: [`config`] is what the operator writes, [`app`] builds everything from it and ends it in order, [`admin`] shows probes and metrics
 //! (on [`http_server`]),
-//! [`telemetry`] counts and logs, [`secret`] keeps what must not be shown, [`mounted`] follows a key of bearerd's own, [`cli`] is the command line.
+//! [`telemetry`] counts and logs, [`secret`] keeps what must not be shown, [`mounted`] follows a key of bearerd's own, [`kubernetes`] puts
+//! bearerd into pods, [`cli`] is the command line.
 
 pub mod cli;
 pub mod app;
@@ -38,6 +39,7 @@ pub mod credential;
 pub mod mounted;
 pub mod database_file;
 pub mod refusal;
+pub mod kubernetes;
 pub mod admin;
 pub mod http_server;
 pub mod config;

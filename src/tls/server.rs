@@ -19,11 +19,14 @@ use super::files::{self, Error, Followed};
 use crate::config::listener::{ClientCertificates, Tls};
 
 /// The protocols that callers may choose from, best first (RFC 7301).
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// The same where there is no choice.
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
 
 /// A listener's TLS as its files say now. Connections that are open keep what they began with.
 pub struct Listening {
     section: Tls,
+    protocols: &'static [&'static [u8]],
     /// From before the first read on: no change is missed. Held by whoever keeps it up to date.
     files: Mutex<Followed>,
     current: ArcSwap<ServerConfig>,
@@ -35,8 +38,20 @@ impl Listening {
     /// # Errors
     /// The first file that cannot be used.
     pub fn new(section: &Tls) -> Result<Self, Error> {
+        Self::with(section, PROTOCOLS)
+    }
+
+    /// The same for a server that speaks HTTP/1.1 alone.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn http1(section: &Tls) -> Result<Self, Error> {
+        Self::with(section, HTTP1)
+    }
+
+    fn with(section: &Tls, protocols: &'static [&'static [u8]]) -> Result<Self, Error> {
         let files = Mutex::new(Followed::new(paths(section)));
-        Ok(Self { section: section.clone(), files, current: ArcSwap::from_pointee(config(section)?) })
+        Ok(Self { section: section.clone(), protocols, files, current: ArcSwap::from_pointee(config_for(section, protocols)?) })
     }
 
     /// What the next handshake is made with.
@@ -46,7 +61,7 @@ impl Listening {
 
     /// Reads the files again whenever they change.
     pub async fn keep(self: Arc<Self>) {
-        let take = || config(&self.section).map(|config| self.current.store(Arc::new(config)));
+        let take = || config_for(&self.section, self.protocols).map(|config| self.current.store(Arc::new(config)));
         self.files.lock().await.keep("a listener", take).await;
     }
 }
@@ -62,6 +77,10 @@ fn paths(section: &Tls) -> Vec<PathBuf> {
 /// # Errors
 /// The first file that cannot be used.
 pub fn config(section: &Tls) -> Result<ServerConfig, Error> {
+    config_for(section, PROTOCOLS)
+}
+
+fn config_for(section: &Tls, protocols: &[&[u8]]) -> Result<ServerConfig, Error> {
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match &section.client_ca {
@@ -79,7 +98,7 @@ pub fn config(section: &Tls) -> Result<ServerConfig, Error> {
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(Certificates::read(section)?));
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 

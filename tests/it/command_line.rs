@@ -57,7 +57,22 @@ fn the_schema_describes_every_section_and_allows_no_other() {
 
 #[test]
 fn shells_and_man_know_every_command() {
-    let commands = ["run", "check", "doctor", "explain", "config", "keys", "token-service", "demo", "completions", "man"];
+    let commands = [
+        "run",
+        "check",
+        "doctor",
+        "explain",
+        "config",
+        "keys",
+        "token-service",
+        "demo",
+        "inject",
+        "webhook",
+        "probe",
+        "wait",
+        "completions",
+        "man",
+    ];
     for shell in ["bash", "zsh", "fish"] {
         let script = printed(&["completions", shell]);
         commands.iter().for_each(|command| assert!(script.contains(command), "{shell}: {command}"));
