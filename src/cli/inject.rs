@@ -1,6 +1,6 @@
 //! `bearerd inject`: Kubernetes manifests in, the same with the sidecar out.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,6 +57,9 @@ impl Args {
         let defaults = self.defaults.defaults()?;
         let is_stdin = self.file.as_os_str() == "-";
         let name = if is_stdin { "standard input".to_owned() } else { self.file.display().to_string() };
+        if is_stdin && io::stdin().is_terminal() {
+            eprintln!("reading manifests from standard input; -f names a file");
+        }
         let mut bytes = Vec::new();
         let source: Box<dyn io::Read> = if is_stdin {
             Box::new(io::stdin().lock())

@@ -10,7 +10,7 @@ use super::resources;
 use crate::config::{closest, quoted};
 
 /// What the names of all of them begin with.
-const PREFIX: &str = "bearerd.dev/";
+pub const PREFIX: &str = "bearerd.dev/";
 /// Whether bearerd is to be put in.
 pub const INJECT: &str = "bearerd.dev/inject";
 /// Written once it is.

@@ -10,6 +10,7 @@ mod write;
 use granit_parser::ScanError;
 use serde_json::Value;
 
+use super::annotations::PREFIX;
 use super::edit::{Edit, Path, Step};
 use super::workload::may_have_pods;
 use super::{Defaults, changes, fault};
@@ -89,6 +90,10 @@ impl Plan {
     fn add(&mut self, text: &str, index: usize, document: &Document, defaults: &Defaults) -> Result<(), Vec<Error>> {
         let root = &document.root;
         if !may_have_pods(root.text("apiVersion").unwrap_or_default(), root.text("kind").unwrap_or_default()) {
+            return Ok(());
+        }
+        // What is odd about objects that do not ask is none of our business.
+        if !root.has_key_like(PREFIX) {
             return Ok(());
         }
         let unreadable = |found: value::Unreadable| vec![error(found.line, found.column, Fault::Unreadable(found.message))];

@@ -42,6 +42,12 @@ struct Request {
     /// `status` and others; empty where the object itself is meant.
     #[serde(default)]
     sub_resource: Option<String>,
+    /// For the log.
+    #[serde(default)]
+    namespace: String,
+    /// For the log.
+    #[serde(default)]
+    dry_run: bool,
     /// Nothing where it is deleted.
     #[serde(default)]
     object: Value,
@@ -92,7 +98,7 @@ pub fn review(body: &[u8], defaults: &Defaults) -> Result<Vec<u8>, Error> {
 }
 
 fn respond(request: Request, defaults: &Defaults) -> Result<Response, serde_json::Error> {
-    let Request { uid, operation, sub_resource, object } = request;
+    let Request { uid, operation, sub_resource, namespace, dry_run, object } = request;
     // A pod that is there already takes no other containers.
     let is_fixed = object.get("kind").and_then(Value::as_str) == Some("Pod") && operation != "CREATE";
     if is_fixed || sub_resource.is_some_and(|name| !name.is_empty()) {
@@ -102,10 +108,14 @@ fn respond(request: Request, defaults: &Defaults) -> Result<Response, serde_json
         Ok(Changes { edits, warnings }) => {
             let operations: Vec<Value> = edits.iter().flat_map(super::edit::Edit::operations).collect();
             let patch = if operations.is_empty() { None } else { Some(STANDARD.encode(serde_json::to_vec(&operations)?)) };
+            if patch.is_some() {
+                tracing::info!(uid, namespace, dry_run, "injected");
+            }
             Ok(Response { uid, allowed: true, patch_type: patch.as_ref().map(|_| "JSONPatch"), patch, warnings, ..Response::default() })
         }
         Err(errors) => {
             let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            tracing::warn!(uid, namespace, dry_run, mistakes = told.join("; "), "refused");
             let status = Status { code: 422, reason: "Invalid", message: format!("bearerd cannot be put in: {}", told.join("; ")) };
             Ok(Response { uid, status: Some(status), ..Response::default() })
         }

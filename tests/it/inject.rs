@@ -66,6 +66,14 @@ fn what_asks_for_nothing_comes_out_as_it_went_in() {
     assert_eq!(injected(&text), text);
     let output = run("", &["-f", fixture("untouched.yaml").to_str().unwrap()]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+    // As deep as the parser goes.
+    let block: String = (0..250).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let deep = format!("{block}{}{}{}\n", " ".repeat(250), "[".repeat(250), "]".repeat(250));
+    assert_eq!(injected(&deep), deep);
+    assert!(refused(&"[".repeat(100_000)).contains("not valid YAML"));
+    // What Kubernetes would say to it is not asked here.
+    let odd = "apiVersion: apps/v1\nkind: Deployment\nkind: Deployment\n? [a]\n: b\n";
+    assert_eq!(injected(odd), odd);
     for text in ["", "\n", "# nothing\n", "---\n---\n", "a", "\u{feff}a: b"] {
         assert_eq!(injected(text), text);
     }
@@ -205,7 +213,11 @@ fn generated_configurations_pass_the_check() {
         let text = found["metadata"]["annotations"]["bearerd.dev/generated-config"].as_str().unwrap();
         let file = folder.path().join("bearerd.yaml");
         fs::write(&file, text.replace("/secrets/api-key", key.to_str().unwrap())).unwrap();
-        let checked = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["check", "-c"]).arg(&file).env_clear().output().unwrap();
+        let variable = &found["spec"]["initContainers"][0]["env"][0];
+        let variable = if variable.is_null() { &found["spec"]["containers"][0]["env"][0] } else { variable };
+        let (name, value) = (variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap());
+        let mut check = Command::new(env!("CARGO_BIN_EXE_bearerd"));
+        let checked = check.args(["check", "-c"]).arg(&file).env_clear().env(name, value).output().unwrap();
         assert!(checked.status.success() && checked.stderr.is_empty(), "{text}\n{}", String::from_utf8_lossy(&checked.stderr));
     }
 }

@@ -122,6 +122,7 @@ async fn whoever_does_not_ask_is_let_through_and_mistakes_are_told() {
     let response = webhook.review(&mut client, &creating("2", &asking)).await;
     assert_eq!(patched(&asking, &response)["spec"]["initContainers"][0]["image"], IMAGE);
     assert!(response["warnings"][0].as_str().unwrap().contains("Pod `a-`: container `a` has no `lifecycle.preStop`"), "{response}");
+    webhook.process.output().stderr.wait_for(1, |line| line.contains("\"injected\"") && line.contains("\"uid\":\"2\"")).await;
     let mistaken = pod(&json!({ "bearerd.dev/inject": "true", "bearerd.dev/confg": "c" }));
     let response = webhook.review(&mut client, &creating("3", &mistaken)).await;
     assert_eq!((&response["allowed"], &response["status"]["code"], &response["patch"]), (&json!(false), &json!(422), &Value::Null));

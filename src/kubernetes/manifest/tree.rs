@@ -69,6 +69,18 @@ impl Node {
         }
     }
 
+    /// Whether a key in it begins so.
+    pub fn has_key_like(&self, beginning: &str) -> bool {
+        match &self.content {
+            Content::List(_, items) => items.iter().any(|item| item.has_key_like(beginning)),
+            Content::Map(_, entries) => entries.iter().any(|(key, value)| {
+                let is_like = matches!(&key.content, Content::Scalar { text, .. } if text.starts_with(beginning));
+                is_like || value.has_key_like(beginning)
+            }),
+            Content::Scalar { .. } | Content::Alias(_) => false,
+        }
+    }
+
     /// Whether it says the same, wherever it stands.
     pub fn says_the_same(&self, other: &Self) -> bool {
         match (&self.content, &other.content) {
@@ -94,68 +106,70 @@ impl Node {
 /// Where it is no YAML, or lists and maps are nested more than 255 deep.
 pub fn parse(text: &str) -> Result<Vec<Document>, ScanError> {
     let options = options! { emit_comments: false };
-    let mut reader = Reader { events: Parser::new_from_str_with_options(text, options), repeated: HashSet::new() };
     let mut documents = Vec::new();
-    while let Some((event, span)) = reader.next()? {
-        if matches!(event, Event::DocumentStart(..) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd) {
-            continue;
+    // What is open, the outermost first: a text nested deeply costs no stack.
+    let mut open: Vec<Open> = Vec::new();
+    let mut repeated = HashSet::new();
+    for next in Parser::new_from_str_with_options(text, options) {
+        let (event, span) = next?;
+        let done = match event {
+            Event::SequenceEnd | Event::MappingEnd => open.pop().map(|open| open.closed(&span)),
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_text = style != ScalarStyle::Plain || tag.is_some_and(|tag| tag.suffix() == "str");
+                Some(node(Content::Scalar { text: text.into_owned(), is_text }, &span, anchor))
+            }
+            Event::Alias(number) => {
+                repeated.insert(number);
+                Some(node(Content::Alias(number), &span, 0))
+            }
+            Event::SequenceStart(style, anchor, _) => {
+                open.push(Open { node: node(Content::List(form(style), Vec::new()), &span, anchor), key: None });
+                None
+            }
+            Event::MappingStart(style, anchor, _) => {
+                open.push(Open { node: node(Content::Map(form(style), Vec::new()), &span, anchor), key: None });
+                None
+            }
+            // None of the others is a value.
+            _ => None,
+        };
+        let Some(done) = done else { continue };
+        match open.last_mut() {
+            Some(outer) => outer.take(done),
+            None => documents.push(Document { root: done, repeated: std::mem::take(&mut repeated) }),
         }
-        let root = reader.node(event, span)?;
-        documents.push(Document { root, repeated: std::mem::take(&mut reader.repeated) });
     }
     Ok(documents)
 }
 
-struct Reader<I> {
-    events: I,
-    repeated: HashSet<usize>,
+fn node(content: Content, span: &Span, anchor: usize) -> Node {
+    Node { content, range: bytes(span), line: span.start.line(), column: span.start.col() + 1, anchor }
 }
 
-impl<'t, I: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<I> {
-    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, ScanError> {
-        self.events.next().transpose()
+/// A list or a map that is not at its end.
+struct Open {
+    node: Node,
+    /// The key whose value comes next.
+    key: Option<Node>,
+}
+
+impl Open {
+    fn take(&mut self, next: Node) {
+        match &mut self.node.content {
+            Content::List(_, items) => items.push(next),
+            Content::Map(_, entries) => match self.key.take() {
+                Some(key) => entries.push((key, next)),
+                None => self.key = Some(next),
+            },
+            Content::Scalar { .. } | Content::Alias(_) => {}
+        }
     }
 
-    /// The parser closes all that it opens, or fails: an end of the events is the end of what is read.
-    fn node(&mut self, event: Event<'t>, span: Span) -> Result<Node, ScanError> {
-        let mut range = bytes(&span);
-        let (content, anchor) = match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let is_text = style != ScalarStyle::Plain || tag.is_some_and(|tag| tag.suffix() == "str");
-                (Content::Scalar { text: text.into_owned(), is_text }, anchor)
-            }
-            Event::SequenceStart(style, anchor, _) => {
-                let mut items = Vec::new();
-                while let Some((event, span)) = self.next()? {
-                    if matches!(event, Event::SequenceEnd) {
-                        range.end = end(style, &range, &span);
-                        break;
-                    }
-                    items.push(self.node(event, span)?);
-                }
-                (Content::List(form(style), items), anchor)
-            }
-            Event::MappingStart(style, anchor, _) => {
-                let mut entries = Vec::new();
-                while let Some((event, span)) = self.next()? {
-                    if matches!(event, Event::MappingEnd) {
-                        range.end = end(style, &range, &span);
-                        break;
-                    }
-                    let key = self.node(event, span)?;
-                    let Some((event, span)) = self.next()? else { break };
-                    entries.push((key, self.node(event, span)?));
-                }
-                (Content::Map(form(style), entries), anchor)
-            }
-            Event::Alias(number) => {
-                self.repeated.insert(number);
-                (Content::Alias(number), 0)
-            }
-            // None of them is a value.
-            _ => (Content::Scalar { text: String::new(), is_text: false }, 0),
-        };
-        Ok(Node { content, range, line: span.start.line(), column: span.start.col() + 1, anchor })
+    fn closed(mut self, span: &Span) -> Node {
+        if matches!(self.node.content, Content::List(Form::Flow, _) | Content::Map(Form::Flow, _)) {
+            self.node.range.end = bytes(span).end;
+        }
+        self.node
     }
 }
 
@@ -163,10 +177,6 @@ fn bytes(span: &Span) -> Range<usize> {
     // The parser counts bytes in whatever it gets as one text.
     let start = span.start.byte_offset().unwrap_or_default();
     start..span.end.byte_offset().unwrap_or(start).max(start)
-}
-
-fn end(style: StructureStyle, range: &Range<usize>, span: &Span) -> usize {
-    if form(style) == Form::Flow { bytes(span).end } else { range.end }
 }
 
 fn form(style: StructureStyle) -> Form {
