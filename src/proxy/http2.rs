@@ -25,7 +25,9 @@ const STREAMS: u32 = 100;
 /// Bytes that a caller may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Streams that break the protocol before the connection is given up: each costs us more than its sender (CVE-2025-8671).
+/// Requests at one time on a connection whose streams may be over already: reset, they no longer count as streams, and still are work (CVE-2025-8671).
+const REQUESTS: usize = 2 * STREAMS as usize;
+/// Streams that break the protocol, or come on top of so many requests, before the connection is given up: each costs us more than its sender (CVE-2025-8671).
 const MALFORMED: usize = 32;
 /// The time that a caller has to close after its last answer.
 const LAST: Duration = Duration::from_secs(1);
@@ -85,7 +87,7 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                 tasks.remove(&ended.map_or_else(|error| error.id(), |(id, _)| id));
             }
             accepted = HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)) => match accepted {
-                Ok(Some(H2Accept::Session(session))) => {
+                Ok(Some(H2Accept::Session(session))) if requests.len() < REQUESTS => {
                     connection.serve_request();
                     let mut session = ServerSession::new_http2(session);
                     session.set_write_timeout(Some(limits.idle_timeout));
@@ -93,10 +95,11 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                     let task = requests.spawn(async move { app.process_new_http(session, &draining).await });
                     tasks.insert(task.id(), task);
                 }
-                Ok(Some(H2Accept::Rejected)) => {
+                // The session of one too many goes, and with it its stream.
+                Ok(Some(H2Accept::Session(_) | H2Accept::Rejected)) => {
                     malformed += 1;
                     if malformed >= MALFORMED {
-                        tracing::debug!(peer = %connection.caller.address, "connection closed: too many malformed requests");
+                        tracing::debug!(peer = %connection.caller.address, "connection closed: too many malformed requests, or too many at once");
                         break;
                     }
                 }
