@@ -77,6 +77,8 @@ struct Reading {
     merge_slashes: bool,
     /// A backslash is a slash.
     backslashes: bool,
+    /// Dot segments stay as they are.
+    keep_dots: bool,
 }
 
 impl Reading {
@@ -88,10 +90,13 @@ impl Reading {
         let (cuts, parameters) = (either(has(b"?#")), either(has(b";")));
         // An empty segment can also come of a backslash or a dropped parameter.
         let merges = either(has(b"\\;") || path.windows(2).any(|pair| pair == b"//"));
+        let dots = either(path.windows(2).any(|pair| matches!(pair, b"/." | b"\\.")));
         cuts.iter().flat_map(move |&cut| {
             parameters.iter().flat_map(move |&drop_parameters| {
                 merges.iter().flat_map(move |&merge_slashes| {
-                    backslashes.iter().map(move |&backslashes| Self { cut, drop_parameters, merge_slashes, backslashes })
+                    backslashes.iter().flat_map(move |&backslashes| {
+                        dots.iter().map(move |&keep_dots| Self { cut, drop_parameters, merge_slashes, backslashes, keep_dots })
+                    })
                 })
             })
         })
@@ -106,11 +111,12 @@ impl Reading {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         for segment in path.split(|byte| *byte == b'/' || (self.backslashes && *byte == b'\\')) {
             let name = if self.drop_parameters { segment.split(|byte| *byte == b';').next().unwrap_or_default() } else { segment };
-            directory = matches!(name, b"" | b"." | b"..");
+            let is_dots = !self.keep_dots && matches!(name, b"." | b"..");
+            directory = is_dots || name.is_empty();
             match name {
-                b"." => {}
+                b"." if is_dots => {}
                 b"" if self.merge_slashes => {}
-                b".." => {
+                b".." if is_dots => {
                     segments.pop();
                 }
                 name => segments.push(name),
@@ -145,7 +151,8 @@ mod tests {
             ("/a;x=1/b;y", &["/a/b", "/a;x=1/b;y"]),
             ("/a\\..\\b", &["/b", "/a\\..\\b"]),
             ("/a/%23/../../b", &["/b", "/a/"]),
-            ("/a//../b", &["/b", "/a/b"]),
+            ("/a//../b", &["/b", "/a/b", "/a/../b"]),
+            ("//a\\../b", &["/b", "/a/../b"]),
             ("/a/%252e%252e/b", &["/b", "/a/%2e%2e/b"]),
         ] {
             let forms = forms(path).unwrap();

@@ -169,6 +169,8 @@ async fn the_corpus_of_paths_that_others_fell_to() {
         "/users/7%2fx",
         "/USERS/7",
         "/users/x/../7",
+        "///users/7/../x",
+        "/public;/..//admin/../x",
         "/users;a/7",
         "/users/7;x",
         "/public/../users/7",
