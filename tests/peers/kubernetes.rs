@@ -3,6 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 fn folder(name: &str) -> PathBuf {
@@ -20,28 +28,116 @@ fn fits(version: &str, files: &[PathBuf], objects: usize) {
     assert_eq!(report.matches(" passed for resource ").count(), objects, "{report}");
 }
 
+/// The objects of these documents; there is no schema of a List: what is in it counts.
+fn objects(text: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let items = |document: Value| match &document["items"] {
+        Value::Array(items) => items.clone(),
+        _ => vec![document],
+    };
+    documents.into_iter().flat_map(items).collect()
+}
+
+/// What `bearerd inject` makes of the fixtures.
+fn injected() -> Vec<Value> {
+    let one = |name: &str| {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/manifests").join(name);
+        let output = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["inject", "-f"]).arg(fixture).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        objects(std::str::from_utf8(&output.stdout).unwrap())
+    };
+    ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json"].into_iter().flat_map(one).collect()
+}
+
 #[test]
 fn injected_manifests_fit_them_too() {
     let folder = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
-    for name in ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json"] {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/manifests").join(name);
-        let output = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["inject", "-f"]).arg(fixture).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let documents: Vec<Value> = serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap();
-        // There is no schema of a List: what is in it counts.
-        for object in documents.into_iter().flat_map(|document| match &document["items"] {
-            Value::Array(items) => items.clone(),
-            _ => vec![document],
-        }) {
-            files.push(folder.path().join(format!("{}.json", files.len())));
-            std::fs::write(files.last().unwrap(), object.to_string()).unwrap();
-        }
+    for object in injected() {
+        files.push(folder.path().join(format!("{}.json", files.len())));
+        std::fs::write(files.last().unwrap(), object.to_string()).unwrap();
     }
     // The oldest version with native sidecars, one between, and the newest known.
     for version in ["1.29", "1.33", "1.37"] {
         fits(version, &files, 7);
     }
+}
+
+/// The object as this type writes it.
+fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
+    let typed: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
+    serde_json::to_value(typed).unwrap()
+}
+
+/// None for what is not Kubernetes' own.
+fn typed(object: &Value) -> Option<Value> {
+    let through = match object["kind"].as_str().unwrap() {
+        "ConfigMap" => through::<ConfigMap>,
+        "CronJob" => through::<CronJob>,
+        "DaemonSet" => through::<DaemonSet>,
+        "Deployment" => through::<Deployment>,
+        "Ingress" => through::<Ingress>,
+        "Job" => through::<Job>,
+        "MutatingWebhookConfiguration" => through::<MutatingWebhookConfiguration>,
+        "Namespace" => through::<Namespace>,
+        "NetworkPolicy" => through::<NetworkPolicy>,
+        "Pod" => through::<Pod>,
+        "PodDisruptionBudget" => through::<PodDisruptionBudget>,
+        "ReplicaSet" => through::<ReplicaSet>,
+        "Service" => through::<Service>,
+        "StatefulSet" => through::<StatefulSet>,
+        "Kustomization" | "Middleware" | "PodMonitor" | "PrometheusRule" => return None,
+        kind => panic!("no type for {kind}"),
+    };
+    Some(through(object))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.values().all(is_empty),
+        _ => [Value::Null, Value::from(""), Value::Array(Vec::new())].contains(value),
+    }
+}
+
+/// Asserts that nothing was lost or changed. A null may go; what must not be missing may come, empty: overlays are patches, without a `selector` and the like.
+fn is_whole(place: &str, given: &Value, back: &Value) {
+    match (given, back) {
+        (Value::Object(given), Value::Object(back)) => {
+            for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
+                is_whole(&format!("{place}.{key}"), value, back.get(key).unwrap_or_else(|| panic!("{place}.{key} is lost")));
+            }
+            for (key, value) in back.iter().filter(|(key, _)| !given.contains_key(*key)) {
+                assert!(is_empty(value), "{place}.{key} has come");
+            }
+        }
+        (Value::Array(given), Value::Array(back)) => {
+            assert_eq!(given.len(), back.len(), "{place}");
+            given.iter().zip(back).enumerate().for_each(|(index, (given, back))| is_whole(&format!("{place}[{index}]"), given, back));
+        }
+        _ => assert_eq!(given, back, "{place}"),
+    }
+}
+
+fn manifests(folder: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| if path.is_dir() { manifests(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .collect()
+}
+
+#[test]
+fn injected_and_shipped_manifests_keep_everything_as_typed_objects() {
+    let read = |path: PathBuf| objects(&std::fs::read_to_string(path).unwrap());
+    let shipped = manifests(&folder("")).into_iter().flat_map(read).filter(|object| object["kind"].is_string());
+    let mut count = 0;
+    for object in injected().into_iter().chain(shipped) {
+        if let Some(back) = typed(&object) {
+            is_whole(&format!("{} {}", object["kind"], object["metadata"]["name"]), &object, &back);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 7 + 19);
 }
 
 #[test]

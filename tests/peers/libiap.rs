@@ -19,15 +19,15 @@ fn python() -> PathBuf {
 }
 
 /// A token service that ends with the test.
-struct TokenService {
+pub struct TokenService {
     process: Child,
-    url: String,
+    pub url: String,
     /// Open for as long as it runs, or its next line would end it.
     _stderr: BufReader<ChildStderr>,
 }
 
 impl TokenService {
-    fn start(directory: &Path) -> Self {
+    pub fn start(directory: &Path) -> Self {
         let configuration = format!(
             "token_services:\n  default:\n    kind: embedded\n    address: 127.0.0.1:0\n    keys_file: {0}/keys.yaml\n    \
              signing_key_file: {0}/signing.pem\n    state_file: {0}/state.redb\nupstreams:\n  app: {{ servers: ['127.0.0.1:3000'] }}\nroutes:\n  - {{ upstream: app }}\n",

@@ -11,6 +11,7 @@ mod libiap;
 mod mirror;
 mod openapi;
 mod page;
+mod pod;
 mod prometheus;
 mod promtool;
 mod protocols;
