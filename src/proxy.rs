@@ -194,11 +194,7 @@ impl ProxyHttp for Proxy {
             return self.decide(session, ctx, &connection, deciding).await.map(|()| true);
         }
         let exchange = ctx.trace.as_ref().and_then(|trace| trace.part("exchange"));
-        let admitted = traces::within(exchange.as_ref(), self.admit(session, ctx, connection)).await;
-        if let Some(exchange) = exchange {
-            exchange.end();
-        }
-        if let Err(refusal) = admitted {
+        if let Err(refusal) = traces::during(exchange, self.admit(session, ctx, connection)).await {
             self.refuse(session, ctx, &refusal).await?;
             return Ok(true);
         }
@@ -210,7 +206,7 @@ impl ProxyHttp for Proxy {
             }
             Some(Action::TokenApi(token_api)) => {
                 let asked = ctx.trace.as_ref().and_then(|trace| trace.part("token API"));
-                ctx.reason = traces::within(asked.as_ref(), token_endpoints::serve(session, token_api)).await?;
+                ctx.reason = traces::during(asked, token_endpoints::serve(session, token_api)).await?;
                 let series = ctx.series();
                 match ctx.reason {
                     Some(reason) => series.refused(reason.result(), reason.as_str()),

@@ -186,7 +186,7 @@ impl Service {
     }
 
     async fn counted<T>(&self, operation: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-        let part = Part::of_current(format!("token service {operation}"), Kind::Client);
+        let part = Part::of_current(|| format!("token service {operation}"), Kind::Client);
         let began = Instant::now();
         let answer = traces::within(part.as_ref(), call).await;
         let error = answer.as_ref().err();

@@ -25,11 +25,7 @@ impl Proxy {
         deciding: Deciding,
     ) -> pingora::Result<()> {
         let exchange = ctx.trace.as_ref().and_then(|trace| trace.part("exchange"));
-        let verdict = traces::within(exchange.as_ref(), self.verdict(session, ctx, connection, deciding)).await;
-        if let Some(exchange) = exchange {
-            exchange.end();
-        }
-        match verdict {
+        match traces::during(exchange, self.verdict(session, ctx, connection, deciding)).await {
             Ok((status, headers)) => answer::empty(session, status, headers).await,
             Err(refusal) => self.refuse(session, ctx, &deciding.statuses.put(refusal)).await,
         }

@@ -170,8 +170,8 @@ impl Part {
     }
 
     /// A part of whatever this task is doing: `None` where that is not traced.
-    pub fn of_current(name: String, kind: SpanKind) -> Option<Self> {
-        Context::map_current(|current| current.has_active_span().then(|| Self::begin(current, name.into(), kind)).flatten())
+    pub fn of_current(name: impl FnOnce() -> String, kind: SpanKind) -> Option<Self> {
+        Context::map_current(|current| current.has_active_span().then(|| Self::begin(current, name().into(), kind)).flatten())
     }
 
     /// For what belongs to this part.
@@ -207,6 +207,15 @@ pub async fn within<F: Future>(part: Option<&Part>, future: F) -> F::Output {
         Some(part) => future.with_context(part.context()).await,
         None => future.await,
     }
+}
+
+/// Does `future` within `part`, which ends with it: what goes on behind, such as a mint that others wait for too, does not prolong it.
+pub async fn during<F: Future>(part: Option<Part>, future: F) -> F::Output {
+    let output = within(part.as_ref(), future).await;
+    if let Some(part) = part {
+        part.end();
+    }
+    output
 }
 
 fn headers_of(context: &Context) -> Vec<(HeaderName, HeaderValue)> {

@@ -153,15 +153,17 @@ pub fn not_after(path: &Path) -> Result<i64, Error> {
 fn dates(path: &Path) -> Result<(ASN1Time, ASN1Time), Error> {
     let chain = certificates(path)?;
     let unusable = || Error::Unusable { path: path.to_owned(), what: "certificate", fault: "it is not one of X.509".to_owned() };
-    let (_, leaf) = chain.first().and_then(|der| X509Certificate::from_der(der).ok()).ok_or_else(unusable)?;
-    Ok((leaf.validity().not_before, leaf.validity().not_after))
+    chain.first().and_then(|der| dates_of(der)).ok_or_else(unusable)
 }
 
 /// When a certificate ends, in seconds since 1970 and as a day; none where it is not one of X.509.
 pub fn end(certificate: &[u8]) -> Option<(i64, String)> {
-    let (_, leaf) = X509Certificate::from_der(certificate).ok()?;
-    let end = leaf.validity().not_after;
-    Some((end.timestamp(), end.to_string()))
+    dates_of(certificate).map(|(_, until)| (until.timestamp(), until.to_string()))
+}
+
+fn dates_of(certificate: &[u8]) -> Option<(ASN1Time, ASN1Time)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some((certificate.validity().not_before, certificate.validity().not_after))
 }
 
 /// The time between two looks at files.
