@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO_DENY_VERSION := 0.20.2
+CARGO_AUDIT_VERSION := @@
 INFERNO_VERSION := 0.12.8
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 ENVOY_VERSION := 1.40.0
@@ -23,6 +24,7 @@ HELM_VERSION := 3.6.2
 CYCLONEDX_VERSION := 11.12.0
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_AUDIT := target/tools/cargo-audit-$(CARGO_AUDIT_VERSION)/bin/cargo-audit
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
 	target/peers/nginx target/peers/haproxy target/peers/slowhttptest target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION) \
@@ -31,7 +33,7 @@ PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus targ
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION) \
 	target/peers/kubectl target/peers/.helm-sdk-$(HELM_SDK_VERSION) target/peers/.helm-$(HELM_VERSION) target/peers/.sbom-$(CYCLONEDX_VERSION)
 
-.PHONY: run test references soak fuzz lint bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
+.PHONY: run test references soak fuzz lint audit reproducible bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -55,6 +57,12 @@ lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, doc
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	$(CARGO_DENY) --all-features check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+audit: $(CARGO_AUDIT) ## Compare Cargo.lock with the RustSec advisory database (DATABASE=folder: a copy of it, where its repository cannot be reached)
+	@$(CARGO_AUDIT) audit --deny warnings $(if $(DATABASE),--db $(DATABASE) --no-fetch --stale)
+
+reproducible: cmake ## Build the last commit twice, in two places, and compare (a quarter of an hour)
+	@tools/reproducible.sh
 
 bench-peers: cmake bench-tools target/peers/.envoy-$(ENVOY_VERSION) ## Compare with nginx, HAProxy and Envoy (QUICK=1 for a first look); writes benches/results
 	@cargo build --locked --release --bin bearerd --example bare_pingora
@@ -106,10 +114,14 @@ help: ## Show this list
 cmake:
 	@command -v cmake >/dev/null || tools/debian-packages.sh cmake
 
-# Its own release profile takes many minutes (fat LTO); the checks here are short whatever the optimisation.
+# Their own release profiles take many minutes (fat LTO); the checks here are short whatever the optimisation.
 $(CARGO_DENY):
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
 		cargo install --quiet --locked --root $(@:/bin/cargo-deny=) cargo-deny@$(CARGO_DENY_VERSION)
+
+$(CARGO_AUDIT):
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
+		cargo install --quiet --locked --root $(@:/bin/cargo-audit=) cargo-audit@$(CARGO_AUDIT_VERSION)
 
 target/peers/.libiap: tests/peers/setup.sh tools/venv.sh
 	@bash $<

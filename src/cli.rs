@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod config;
 mod configured;
+mod core_dumps;
 mod demo;
 mod doctor;
 mod explain;
@@ -90,6 +91,9 @@ impl Cli {
     /// # Errors
     /// What a person should read before the process ends with [`FAILURE`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        if let Err(error) = core_dumps::forbid() {
+            eprintln!("bearerd: core dumps could not be turned off ({error}): a crash may write keys and tokens to disk");
+        }
         match self.command {
             Command::Run(args) => args.run(),
             Command::Check(args) => args.run(),

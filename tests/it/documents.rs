@@ -99,3 +99,22 @@ fn every_link_leads_somewhere() {
     }
     assert!(followed >= 30, "{followed}");
 }
+
+/// The first words of the lines of a section of `Cargo.toml`.
+fn named_in(manifest: &str, section: &str) -> Vec<String> {
+    let section = manifest.split(section).nth(1).unwrap().split("\n[").next().unwrap();
+    section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn every_crate_has_its_reason_and_no_reason_is_left_over() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let used = named_in(&std::fs::read_to_string(root.join("Cargo.toml")).unwrap(), "\n[dependencies]\n");
+    let told = std::fs::read_to_string(root.join("docs/dependencies.md")).unwrap();
+    let rows = told.lines().filter_map(|line| line.strip_prefix("| `")).map(|row| row.split_once('`').unwrap());
+    let reasons: Vec<_> = rows.map(|(name, rest)| (name, rest.rsplit('|').nth(1).unwrap().trim())).collect();
+    assert_eq!(reasons.iter().map(|(name, _)| *name).collect::<Vec<_>>(), used);
+    for (name, reason) in reasons {
+        assert!(reason.len() > 3, "why {name}?");
+    }
+}

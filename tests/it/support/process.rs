@@ -52,7 +52,19 @@ impl Process {
     /// Starts the binary in `directory` with these variables and no others.
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)], directory: TempDir) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
-        command.args(arguments).current_dir(&directory).env_clear().envs(variables.iter().copied());
+        command.args(arguments).env_clear().envs(variables.iter().copied());
+        Self::spawn(command, directory)
+    }
+
+    /// Has `program` start the binary, in its own place, in `directory`.
+    pub fn start_under(program: &str, arguments: &[&str], directory: TempDir) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::spawn(command, directory)
+    }
+
+    fn spawn(mut command: Command, directory: TempDir) -> Self {
+        command.current_dir(&directory);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Output::default();
         let readers = vec![
@@ -94,6 +106,11 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.
