@@ -12,7 +12,9 @@ run. BEARERD names another build, such as target/dist/bearerd.
 import argparse, json, os, pathlib, platform, re, statistics, subprocess, tempfile, time
 
 import protocols
-from cpu_per_request import BEARERD, KEYS, RELEASE, ROOT, ROUTE, TEMPORARY, TICKS, configuration, free_port, keys_file, start, tokens, wait_for
+import scale
+from cpu_per_request import (BEARERD, KEYS, RELEASE, ROOT, ROUTE, TEMPORARY, TICKS, cold_mint, configuration, free_port, keys_file, over_http, start, time_to_ready,
+                             tokens, wait_for)
 
 CONNECTIONS = 64
 RATE = 1000
@@ -277,6 +279,42 @@ def table(results):
     return "\n".join(lines)
 
 
+def alone(folder, many, running):
+    """What none of the others does, or has: start, a cold key, many tokens."""
+    ready = []
+    for _ in range(5):
+        ports, command = configuration(folder, "start", free_port(), False)
+        over_http(folder, "start", 1)
+        process, took = time_to_ready(folder, command, ports["metrics"])
+        ready.append(took * 1e3)
+        process.kill()
+        process.wait()
+    asked, service = configuration(folder, "mints", free_port(), False)
+    running.append(start(folder, "service", service))
+    wait_for(asked["service"])
+    upstream = free_port()
+    running.append(start(folder, "upstream", nginx(folder, "behind", f"server {{ listen 127.0.0.1:{upstream}; location / {{ return 200 'hello'; }} }}")))
+    wait_for(upstream)
+    ports, command = configuration(folder, "cold", upstream, False)
+    over_http(folder, "cold", asked["service"])
+    running.append(start(folder, "cold", command))
+    wait_for(ports["proxy"])
+    mint = cold_mint(ports["proxy"], asked["service"])
+    with scale.Stand(tokens=2 * many) as stand:
+        empty = rss_mib([stand.bearerd.pid])
+        stand.warm(many)
+        held = rss_mib([stand.bearerd.pid]) - empty
+    return {"ready_ms": statistics.median(ready), "cold_mint_added_ms": mint["median_added"] * 1e3, "token_service_alone_ms": mint["direct"] * 1e3,
+            "tokens": many, "token_bytes": len(scale.jwt(700)), "rss_of_tokens_mib": held}
+
+
+def told(figures):
+    beyond = figures["rss_of_tokens_mib"] * 2**20 / figures["tokens"] - figures["token_bytes"]
+    return (f"bearerd alone: start to ready {figures['ready_ms']:.1f} ms. A cold key adds {figures['cold_mint_added_ms']:.2f} ms to the token service's own answer "
+            f"({figures['token_service_alone_ms']:.2f} ms), `details: off`. {figures['tokens']:,} tokens of {figures['token_bytes']} bytes: "
+            f"{figures['rss_of_tokens_mib']:,.0f} MiB more, {beyond:.0f} bytes each beyond the token's own.")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="one round of a second each, and nothing is written")
@@ -288,6 +326,7 @@ def main():
     began = time.monotonic()
     try:
         results = measure(options, folder, running)
+        figures = alone(folder, 100_000 if options.quick else 1_000_000, running)
     finally:
         for process in running:
             # A master whose end is ordered ends its workers; killed, it would leave them.
@@ -295,14 +334,15 @@ def main():
         for process in running:
             process.wait(timeout=30)
     print(table(results))
+    print("\n" + told(figures))
     print(f"{time.monotonic() - began:.0f} s")
     if not options.quick:
         written = ROOT / "benches" / "results"
         written.mkdir(exist_ok=True)
         build = "profile-guided" if "dist" in BEARERD.parts else "release"
         head = f"`make bench-peers`, {build} build, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} processors, {platform.machine()}; medians of {options.rounds} interleaved rounds of {options.seconds} s.\n\n"
-        (written / f"peers-{build}.md").write_text(head + table(results) + "\n")
-        (written / f"peers-{build}.json").write_text(json.dumps(results, indent=1) + "\n")
+        (written / f"peers-{build}.md").write_text(head + table(results) + "\n\n" + told(figures) + "\n")
+        (written / f"peers-{build}.json").write_text(json.dumps({"proxies": results, "bearerd": figures}, indent=1) + "\n")
 
 
 main()

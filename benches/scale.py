@@ -156,4 +156,5 @@ def main():
         print(f"\n10,000 connections, 1,000 keys: {served(out):,} requests, {rss_mib(stand.bearerd.pid):.0f} MiB;", re.search(r"Non-2xx.*|Socket errors.*", out) or "no error")
 
 
-main()
+if __name__ == "__main__":
+    main()

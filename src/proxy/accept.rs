@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time;
+use tokio_rustls::server::TlsStream;
 
 use super::Proxy;
 pub use super::connection::Mode;
@@ -28,7 +28,7 @@ use super::connection::{Connection, Idle, stopped};
 use super::http2;
 use super::inject::Caller;
 use super::limits::{Limits, Seats};
-use super::stream::{CallerStream, Framing};
+use super::stream::{CallerStream, Framing, next_request};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::client_certificate;
 use crate::tls::server::Listening;
@@ -137,57 +137,78 @@ impl Door {
         let idle = Idle::new(Arc::clone(&connections.ticks), ticks(limits.idle_timeout));
         let caller = Caller::new(peer, trusted, matches!(transport, Transport::Tls(_)));
         let connection = Arc::new(Connection::new(caller, *mode, limits, idle, self.draining.clone(), admission));
+        let place = connections.enter(&connection);
         let door = Arc::clone(self);
-        let serving = {
-            let connection = Arc::clone(&connection);
-            async move {
-                if let Err(error) = door.serve(tcp, connection, &reception).await {
-                    tracing::error!(%error, "a connection could not be set up");
-                }
+        let serving = Arc::clone(&connection);
+        let task = tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = door.serve(tcp, serving, &reception).await {
+                tracing::error!(%error, "a connection could not be set up");
             }
-        };
-        connections.spawn(connection, serving);
+        });
+        connection.serve_in(task.abort_handle());
     }
 
+    /// What few connections need is boxed: the task of each would be as large as the largest of these.
     async fn serve(&self, tcp: TcpStream, connection: Arc<Connection>, reception: &Reception) -> pingora::Result<()> {
         let Reception { transport, limits, .. } = reception;
-        let timeout = limits.header_timeout;
         match transport {
             Transport::Plain => {
-                let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), timeout, Framing::Http1)?;
+                let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), limits.header_timeout, Framing::Http1)?;
                 self.serve_http1(Box::new(stream), &connection, limits).await;
+                Ok(())
             }
-            Transport::H2c => {
-                let is_http2 = time::timeout(timeout, begins_http2(&tcp)).await.unwrap_or_default();
-                let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
-                let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), timeout, framing)?;
-                if is_http2 { self.serve_http2(Box::new(stream), &connection, limits).await } else { stream.refuse_http1().await }
-            }
+            Transport::H2c => Box::pin(self.serve_h2c(tcp, connection, limits)).await,
             Transport::Tls(listening) => {
                 let fd = tcp.as_raw_fd();
-                let shaken = time::timeout(timeout, listening.acceptor().accept(tcp)).await;
-                let Ok(Ok(tls)) = shaken else {
-                    self.connections.metrics.connection_refused("tls_handshake");
-                    let cause = shaken
-                        .map_or_else(|_| "too slow".to_owned(), |shaken| shaken.err().map(|error| error.to_string()).unwrap_or_default());
-                    tracing::debug!(peer = %connection.caller.address, cause, "connection closed: no TLS handshake");
-                    return Ok(());
-                };
-                let (_, session) = tls.get_ref();
-                if let Some(shown) = session.peer_certificates().and_then(<[_]>::first) {
-                    match client_certificate::read(shown) {
-                        Ok(certificate) => connection.show_certificate(certificate),
-                        Err(error) => tracing::warn!(peer = %connection.caller.address, %error, "a client certificate cannot be read"),
-                    }
-                }
-                if session.alpn_protocol() == Some(b"h2") {
-                    let stream = CallerStream::new(fd, tls, Arc::clone(&connection), timeout, Framing::Http2)?;
-                    self.serve_http2(Box::new(stream), &connection, limits).await;
+                let Some(tls) = Box::pin(self.shake_hands(tcp, listening, &connection, limits.header_timeout)).await else { return Ok(()) };
+                let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
+                let stream: pingora::protocols::Stream =
+                    Box::new(CallerStream::new(fd, *tls, Arc::clone(&connection), limits.header_timeout, framing)?);
+                if is_http2 {
+                    Box::pin(self.serve_http2(stream, &connection, limits)).await;
                 } else {
-                    let stream = CallerStream::new(fd, tls, Arc::clone(&connection), timeout, Framing::Http1)?;
-                    self.serve_http1(Box::new(stream), &connection, limits).await;
+                    self.serve_http1(stream, &connection, limits).await;
                 }
+                Ok(())
             }
+        }
+    }
+
+    /// A TLS connection, and on `connection` the certificate that its caller showed.
+    async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+        listening: &Listening,
+        connection: &Connection,
+        timeout: Duration,
+    ) -> Option<Box<TlsStream<TcpStream>>> {
+        let shaken = time::timeout(timeout, listening.acceptor().accept(tcp)).await;
+        let Ok(Ok(tls)) = shaken else {
+            self.connections.metrics.connection_refused("tls_handshake");
+            let cause =
+                shaken.map_or_else(|_| "too slow".to_owned(), |shaken| shaken.err().map(|error| error.to_string()).unwrap_or_default());
+            tracing::debug!(peer = %connection.caller.address, cause, "connection closed: no TLS handshake");
+            return None;
+        };
+        if let Some(shown) = tls.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+            match client_certificate::read(shown) {
+                Ok(certificate) => connection.show_certificate(certificate),
+                Err(error) => tracing::warn!(peer = %connection.caller.address, %error, "a client certificate cannot be read"),
+            }
+        }
+        Some(Box::new(tls))
+    }
+
+    async fn serve_h2c(&self, tcp: TcpStream, connection: Arc<Connection>, limits: &Limits) -> pingora::Result<()> {
+        let is_http2 = time::timeout(limits.header_timeout, begins_http2(&tcp)).await.unwrap_or_default();
+        let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
+        let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), limits.header_timeout, framing)?;
+        if is_http2 {
+            self.serve_http2(Box::new(stream), &connection, limits).await
+        } else {
+            stream.refuse_http1().await
         }
         Ok(())
     }
@@ -196,34 +217,44 @@ impl Door {
         http2::serve(http2::Serving { app: &self.app, limits, draining: &self.draining }, stream, connection).await;
     }
 
-    /// pingora sets no bound of its own on writes, and one on reads that nobody can set: a caller who reads nothing, or stops within a body, would
-    /// hold the connection, and the upstream's.
-    fn session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession {
-        let mut session = ServerSession::new_http1(stream);
-        session.set_read_timeout(Some(limits.idle_timeout));
-        session.set_write_timeout(Some(limits.idle_timeout));
-        session
-    }
-
     /// Serves one connection, request after request.
     async fn serve_http1(&self, stream: pingora::protocols::Stream, connection: &Connection, limits: &Limits) {
-        let draining = &self.draining;
-        let mut session = Self::session(stream, limits);
-        // pingora counts in whole seconds. Later requests are awaited without a timer: see `Connections::sweep`.
-        session.set_keepalive(Some(limits.header_timeout.as_secs().max(1)));
-        // Else a request that comes while another is served would break that one's answer off (RFC 9112 section 9.3.2). pingora hands this on to the
-        // connection's later sessions.
-        session.set_pipelining_enabled(true);
-        let mut next = self.app.process_new_http(session, draining).await;
+        let mut next = self.app.process_new_http(first_session(stream, limits), &self.draining).await;
         while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
             connection.await_request();
-            let mut session = Self::session(stream, limits);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
-            }
-            next = self.app.process_new_http(session, draining).await;
+            let Some(stream) = next_request(stream).await else { return };
+            next = self.app.process_new_http(next_session(stream, settings, limits), &self.draining).await;
         }
     }
+}
+
+/// pingora sets no bound of its own on writes, and one on reads that nobody can set: a caller who reads nothing, or stops within a body, would hold the
+/// connection, and the upstream's.
+fn session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession {
+    let mut session = ServerSession::new_http1(stream);
+    session.set_read_timeout(Some(limits.idle_timeout));
+    session.set_write_timeout(Some(limits.idle_timeout));
+    session
+}
+
+// Sessions are made in functions of their own: one that stood in `serve_http1` would stay part of its task while another is served.
+
+fn first_session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession {
+    let mut session = session(stream, limits);
+    // pingora counts in whole seconds. Later requests are awaited without a timer: see `Connections::sweep`.
+    session.set_keepalive(Some(limits.header_timeout.as_secs().max(1)));
+    // Else a request that comes while another is served would break that one's answer off (RFC 9112 section 9.3.2). pingora hands this on to the
+    // connection's later sessions.
+    session.set_pipelining_enabled(true);
+    session
+}
+
+fn next_session(stream: pingora::protocols::Stream, settings: Option<HttpPersistentSettings>, limits: &Limits) -> ServerSession {
+    let mut session = session(stream, limits);
+    if let Some(settings) = settings {
+        settings.apply_to_session(&mut session);
+    }
+    session
 }
 
 /// Whether a connection begins as HTTP/2 does (RFC 9113 section 3.4), as far as its first bytes tell. Takes nothing from it.
@@ -240,8 +271,8 @@ fn ticks(span: Duration) -> u32 {
     u32::try_from(span.as_secs()).unwrap_or(u32::MAX / 2)
 }
 
-/// By number: the connection and its task, which is known a moment later.
-type Open = HashMap<u64, (Arc<Connection>, Option<AbortHandle>)>;
+/// By number.
+type Open = HashMap<u64, Arc<Connection>>;
 
 /// All open connections of all listeners.
 pub struct Connections {
@@ -258,20 +289,10 @@ impl Connections {
         Self { open: Mutex::default(), next: AtomicU64::new(0), ticks: Arc::default(), changed: Notify::new(), metrics }
     }
 
-    fn spawn(self: &Arc<Self>, connection: Arc<Connection>, serving: impl Future<Output = ()> + Send + 'static) {
+    fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Place {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let served = Arc::clone(&connection);
-        self.lock().insert(id, (connection, None));
-        let place = Place { id, connections: Arc::clone(self) };
-        let task = tokio::spawn(async move {
-            let _place = place;
-            serving.await;
-        });
-        served.serve_in(task.abort_handle());
-        // The task may have ended already; then its place is gone.
-        if let Some((_, handle)) = self.lock().get_mut(&id) {
-            *handle = Some(task.abort_handle());
-        }
+        self.lock().insert(id, Arc::clone(connection));
+        Place { id, connections: Arc::clone(self) }
     }
 
     /// Closes connections that are idle for longer than they may; up to a second late. Runs for as long as its task does.
@@ -318,8 +339,11 @@ impl Connections {
 
     fn abort(&self, which: impl Fn(&Connection) -> bool) -> usize {
         let open = self.lock();
-        let chosen = open.values().filter(|(connection, _)| which(connection)).filter_map(|(_, task)| task.as_ref());
-        chosen.map(AbortHandle::abort).count()
+        let chosen = open.values().filter(|connection| which(connection));
+        chosen.fold(0, |count, connection| {
+            connection.end();
+            count + 1
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

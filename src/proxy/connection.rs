@@ -1,6 +1,6 @@
 //! One connection from a caller: what is known of it, and where it stands.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pingora::protocols::Digest;
@@ -51,6 +51,8 @@ pub struct Connection {
     phase: AtomicU8,
     /// The next write is the header of an answer: it waits for what follows.
     header_due: AtomicBool,
+    /// How many bytes the request at hand has, where it is known to have no body; else 0.
+    expected: AtomicUsize,
     idle: Idle,
     draining: ShutdownWatch,
     /// What the certificate says that the caller showed.
@@ -105,6 +107,7 @@ impl Connection {
             headers: limits.headers,
             phase: AtomicU8::new(Phase::Idle as u8),
             header_due: AtomicBool::new(true),
+            expected: AtomicUsize::new(0),
             idle,
             draining,
             certificate: OnceLock::new(),
@@ -132,7 +135,7 @@ impl Connection {
         self.certificate.get()
     }
 
-    /// The task that serves it, for [`Connection::cut`].
+    /// The task that serves it, for [`Connection::end`].
     pub(super) fn serve_in(&self, task: AbortHandle) {
         // It is served once.
         let _ = self.task.set(task);
@@ -148,7 +151,14 @@ impl Connection {
         if self.is_shared.load(Ordering::Relaxed) {
             self.doomed.lock().unwrap_or_else(PoisonError::into_inner).push(request);
             self.ending.notify_one();
-        } else if let Some(task) = self.task.get() {
+        } else {
+            self.end();
+        }
+    }
+
+    /// Ends the task that serves it, and all with it.
+    pub(super) fn end(&self) {
+        if let Some(task) = self.task.get() {
             task.abort();
         }
     }
@@ -208,6 +218,16 @@ impl Connection {
     /// Some of a header section has come, and not all of it.
     pub(super) fn in_header(&self) -> bool {
         self.is(Phase::Header)
+    }
+
+    /// How many bytes the request at hand has, where that is known.
+    pub(super) fn expect_bytes(&self, count: Option<usize>) {
+        self.expected.store(count.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Whether these are all bytes of the request at hand, and no more: nothing of the next one has been read.
+    pub(super) fn has_all(&self, bytes: usize) -> bool {
+        self.expected.load(Ordering::Relaxed) == bytes
     }
 
     /// Whether the write at hand is the header of an answer; the next one is not.

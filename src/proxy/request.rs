@@ -37,7 +37,8 @@ pub(super) fn checked<'a>(session: &'a Session, connection: &Connection) -> Resu
         // The upstream would send our token back in its answer.
         return Err(bad("TRACE is not forwarded: its answer would show the token."));
     }
-    framing(request, &raw)?;
+    let has_body = framing(request, &raw)?;
+    connection.expect_bytes((!has_body).then_some(raw.len()));
     if !has_a_form(request) {
         return Err(bad("The request target must be a path, or a URL with `http://` or `https://`."));
     }
@@ -55,19 +56,20 @@ fn has_a_form(request: &RequestHeader) -> bool {
 }
 
 /// `Transfer-Encoding` other than plain `chunked`, or beside `Content-Length`, and a `Content-Length` of several equal numbers are read in different
-/// ways by different servers (RFC 9112 sections 6.1 and 6.3). Backends that know headers as variables read `_` as `-`.
-fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
+/// ways by different servers (RFC 9112 sections 6.1 and 6.3). Backends that know headers as variables read `_` as `-`. Returns whether a body follows.
+fn framing(request: &RequestHeader, raw: &[u8]) -> Result<bool, Refusal> {
     if request.headers.contains_key("content_length") || request.headers.contains_key("transfer_encoding") {
         return Err(bad("`Content_Length` and `Transfer_Encoding` are taken for the headers with a `-` by some servers."));
     }
     let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
-    if let Some(length) = lengths.next()
+    let length = lengths.next();
+    if let Some(length) = length
         && (lengths.next().is_some() || length.len() > LENGTH_DIGITS || !length.as_bytes().iter().all(u8::is_ascii_digit))
     {
         return Err(bad("`Content-Length` must be one number, of 18 digits at most."));
     }
     let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
+    let Some(coding) = codings.next() else { return Ok(length.is_some()) };
     if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(bad("Only `Transfer-Encoding: chunked` is taken, once."));
     }
@@ -76,7 +78,7 @@ fn framing(request: &RequestHeader, raw: &[u8]) -> Result<(), Refusal> {
     let both = raw
         .split(|byte| *byte == b'\n')
         .any(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name) && line[name.len()] == b':');
-    if both { Err(bad("`Content-Length` and `Transfer-Encoding` together are ambiguous.")) } else { Ok(()) }
+    if both { Err(bad("`Content-Length` and `Transfer-Encoding` together are ambiguous.")) } else { Ok(true) }
 }
 
 /// `Host` must be there in HTTP/1.1 and be an authority (RFC 9112 section 3.2); pingora has seen to it that it is one and that an absolute-form

@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::connection::Connection;
@@ -131,6 +132,27 @@ impl<T: Transport> CallerStream<T> {
             }
         }
     }
+}
+
+impl CallerStream<TcpStream> {
+    /// Ready once there is something to read of the next request, or nothing more to come.
+    fn poll_next_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // As in `poll_read`: whoever waits has nothing more to write.
+        let _ = Pin::new(&mut self.inner).poll_flush(cx);
+        // Bytes that were read ahead would not come again.
+        if self.connection.has_all(self.section) { self.inner.get_ref().poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
+    }
+}
+
+/// Waits for the next request of a kept connection where that can be seen from outside: without TLS, and with nothing of it read yet. Otherwise, returns at
+/// once. What pingora holds for a request, some 20 KiB, is not held meanwhile. `None` cannot be.
+pub(super) async fn next_request(stream: Stream) -> Option<Stream> {
+    if !stream.as_any().is::<CallerStream<TcpStream>>() {
+        return Some(stream);
+    }
+    let mut plain = stream.into_any().downcast::<CallerStream<TcpStream>>().ok()?;
+    poll_fn(|cx| plain.poll_next_request(cx)).await;
+    Some(plain)
 }
 
 fn last_answer(refusal: &Refusal) -> String {
