@@ -19,12 +19,13 @@ use load::{Callers, Weather};
 use samples::Samples;
 use upstream::Echo;
 
-/// Long enough for renewals to be under way all the time, and for a failure to be over before a token that is in use is.
-const LIFETIME: Duration = Duration::from_secs(20);
+/// Short enough for renewals to be under way all the time; and half of it, which is when they begin, is longer than a failure with all that hangs on it,
+/// on a slow machine too.
+const LIFETIME: Duration = Duration::from_secs(60);
 /// Between two reloads.
 const RELOAD: Duration = Duration::from_secs(3);
 /// The token service fails for the first part of each such period.
-const PERIOD: Duration = Duration::from_secs(15);
+const PERIOD: Duration = Duration::from_secs(20);
 const FAILURE: Duration = Duration::from_secs(3);
 /// From here on memory and descriptors are compared.
 const LONG: Duration = Duration::from_secs(120);
@@ -40,15 +41,15 @@ fn configuration(service: &ScriptedTokenService, upstream: SocketAddr, round: us
     let (service_more, upstream_more, set) = match round % 3 {
         0 => ("", "", "a"),
         1 => (", breaker: { failures: 7 }", "", "b"),
-        _ => ("", ", timeouts: { read: 50s }", "c"),
+        _ => ("", ", read: 50s", "c"),
     };
     format!(
         "listeners: [{{ address: 127.0.0.1:0 }}, {{ address: 127.0.0.1:0, h2c: true }}]
 admin: {{ address: 127.0.0.1:0 }}
 metrics: {{ address: 127.0.0.1:0 }}
-token_services: {{ default: {{ kind: iap, url: \"{}\", timeout: 1s{service_more} }} }}
-upstreams: {{ app: {{ servers: [\"{upstream}\"]{upstream_more} }} }}
-cache: {{ max_tokens: 3000, negative: {{ max_entries: 1000 }} }}
+token_services: {{ default: {{ kind: iap, url: \"{}\", timeout: 5s{service_more} }} }}
+upstreams: {{ app: {{ servers: [\"{upstream}\"], timeouts: {{ connect: 30s{upstream_more} }} }} }}
+cache: {{ max_tokens: 600, negative: {{ max_entries: 100 }} }}
 logging: {{ access: false }}
 routes: [{{ name: app, upstream: app, validate: {{ details: on_mint }}, headers: {{ set: {{ X-Round: {set} }} }} }}]
 ",

@@ -28,11 +28,16 @@ impl Samples {
     }
 }
 
-/// The medians of the first and the last fifth, the first fifth of all being left out: that is to warm up.
+/// The medians of the first and the last fifth.
 fn ends<T: Copy + Ord>(samples: &[T]) -> (T, T) {
+    let fifths = fifths(samples);
+    (fifths[0], fifths[fifths.len() - 1])
+}
+
+/// The median of each fifth, the first fifth of all being left out: that is to warm up.
+fn fifths<T: Copy + Ord>(samples: &[T]) -> Vec<T> {
     let warm = &samples[samples.len() / 5..];
-    let fifth = (warm.len() / 5).max(1);
-    (median(&warm[..fifth]), median(&warm[warm.len() - fifth..]))
+    warm.chunks(warm.len().div_ceil(5)).map(median).collect()
 }
 
 fn median<T: Copy + Ord>(samples: &[T]) -> T {
@@ -43,18 +48,8 @@ fn median<T: Copy + Ord>(samples: &[T]) -> T {
 
 impl fmt::Display for Samples {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (memory, descriptors) = (ends(&self.memory), ends(&self.descriptors));
-        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        write!(
-            formatter,
-            "memory {:.1} -> {:.1} MiB (most {:.1}), descriptors {} -> {} (most {})",
-            mebibytes(memory.0),
-            mebibytes(memory.1),
-            mebibytes(self.memory.iter().copied().max().unwrap_or(0)),
-            descriptors.0,
-            descriptors.1,
-            self.descriptors.iter().max().unwrap_or(&0),
-        )
+        let mebibytes: Vec<_> = fifths(&self.memory).into_iter().map(|bytes| bytes >> 20).collect();
+        write!(formatter, "medians of fifths, warm: memory {mebibytes:?} MiB, descriptors {:?}", fifths(&self.descriptors))
     }
 }
 
@@ -63,7 +58,7 @@ fn what_grows_is_told_from_what_varies() {
     let mut steady = Samples::default();
     let mut growing = Samples::default();
     for second in 0..200 {
-        steady.add((100 << 20) + (second % 7 << 20), 100 + second as usize % 5);
+        steady.add((100 << 20) + ((second % 7) << 20), 100 + second as usize % 5);
         growing.add((100 << 20) + (second << 20), 100);
     }
     steady.are_flat();
