@@ -26,14 +26,14 @@ CYCLONEDX_VERSION := 11.12.0
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 CARGO_AUDIT := target/tools/cargo-audit-$(CARGO_AUDIT_VERSION)/bin/cargo-audit
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
-	target/peers/nginx target/peers/haproxy target/peers/slowhttptest target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
+	target/peers/nginx target/peers/haproxy target/peers/slowhttptest target/peers/libfaketime.so target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION) \
 	target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION) \
 	target/peers/.schema-$(JSONSCHEMA_VERSION)-$(PYYAML_VERSION) target/peers/.openapi-$(SCHEMATHESIS_VERSION) \
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION) \
 	target/peers/kubectl target/peers/.helm-sdk-$(HELM_SDK_VERSION) target/peers/.helm-$(HELM_VERSION) target/peers/.sbom-$(CYCLONEDX_VERSION)
 
-.PHONY: run test references soak fuzz lint audit reproducible bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
+.PHONY: run test references chaos soak fuzz lint audit reproducible bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -45,8 +45,12 @@ test: cmake programs $(PEERS) ## Run all tests, those with real clients and tool
 references: cmake ## Write docs/configuration.md and docs/metrics.md anew from the program
 	@BEARERD_ACCEPT=1 cargo test --locked --test it -- references
 
-soak: cmake ## Run the long tests: a thousand ends under load (about half an hour)
-	@BEARERD_SOAK_ENDS=1000 cargo test --locked --test it -- endurance
+chaos: cmake ## Fail everything together at random, for ten minutes (SECONDS=n, SEED=n to repeat a run)
+	@BEARERD_CHAOS_SECONDS=$(or $(SECONDS),600) $(if $(SEED),BEARERD_CHAOS_SEED=$(SEED)) cargo test --locked --test it -- --nocapture faults::
+
+soak: cmake ## Run the long tests: half an hour of mixed load (SECONDS=n), 100,000 aborted requests, a thousand ends (an hour in all)
+	@BEARERD_SOAK_SECONDS=$(or $(SECONDS),1800) cargo test --locked --profile soak --test it -- --nocapture soak::
+	@BEARERD_SOAK_ABORTS=100000 BEARERD_SOAK_ENDS=1000 cargo test --locked --profile soak --test it -- --nocapture --test-threads 1 a_thousand_keys endurance
 
 fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n, SEED=n to repeat a run; several minutes to build first)
 	@cargo run --quiet --locked --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- $(or $(SECONDS),60) $(SEED)
@@ -204,6 +208,9 @@ target/peers/haproxy:
 	@tools/debian-file.sh libopentracing-c-wrapper0 'usr/lib/*/libopentracing-c-wrapper.so.0.*' target/peers/haproxy-libraries/libopentracing-c-wrapper.so.0
 	@tools/debian-file.sh libopentracing1 'usr/lib/*/libopentracing.so.1.*' target/peers/haproxy-libraries/libopentracing.so.1
 	@tools/debian-file.sh haproxy usr/sbin/haproxy $@
+
+target/peers/libfaketime.so:
+	@tools/debian-file.sh libfaketime 'usr/lib/*/faketime/libfaketimeMT.so.1' $@
 
 target/peers/slowhttptest:
 	@tools/debian-file.sh slowhttptest usr/bin/$(@F) $@

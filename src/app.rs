@@ -62,6 +62,9 @@ pub enum Stop {
     Now,
 }
 
+/// Longer than any process lives.
+const FOR_GOOD: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Runs until `stop` says so, or an operator. Returns when the last request is served, or when `stop` says [`Stop::Now`]. Where `loaded` is from a file, `source` says
 /// which, and it is loaded again when it changes.
 ///
@@ -78,8 +81,16 @@ pub fn run(loaded: &Loaded, sockets: Sockets, clock: &Clock, stop: watch::Receiv
     outcome
 }
 
-fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+/// tokio panics where it needs a thread that may wait, has none, and the system gives it none: whatever looks at files or names again and again would
+/// end with that. So there is one from the beginning, and none that was made is given back.
+///
+/// # Errors
+/// When the system gives no threads or descriptors.
+pub(crate) fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(threads).thread_name(name).thread_keep_alive(FOR_GOOD).enable_all().build()?;
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
 }
 
 struct App {

@@ -371,6 +371,8 @@ impl ProxyHttp for Proxy {
         if let Some(reason) = failure.filter(|reason| reason.is_upstream()) {
             ctx.series().upstream_error(reason.as_str());
         }
+        // The connection is not used again, and the caller must know: its next request would be lost.
+        session.set_keepalive(None);
         if let Some(refusal) = ctx.refusal.take() {
             let _ = self.answer(session, ctx, &refusal).await;
             return FailToProxy { error_code: refusal.reason.status().as_u16(), can_reuse_downstream: false };

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -54,7 +55,7 @@ impl Args {
         };
         let listener = app::bind(address, || "the token service".to_owned())?;
         let stop = signals(Stop::Drain)?.stop;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = app::runtime("bearerd-tokens", thread::available_parallelism()?.get())?;
         runtime.spawn(clock.keep_in_step());
         let followed = Arc::clone(&issuer);
         runtime.spawn(async move { followed.follow(&embedded).await });

@@ -60,7 +60,7 @@ impl Args {
         };
         let listener = app::bind(self.address, || "--address".to_owned())?;
         let mut stop = signals(Stop::Drain)?.stop;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = app::runtime("bearerd-webhook", 2)?;
         let router = server::router(defaults);
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -79,14 +79,15 @@ pub(super) async fn discard_body(session: &mut Session) {
 /// The row of the table for an error; none where the caller is gone.
 pub(super) fn failure(error: &Error) -> Option<Reason> {
     use ErrorType::{
-        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InvalidCert,
+        BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InternalError, InvalidCert,
         InvalidHTTPHeader, ReadError, ReadTimedout, SocketError, TLSHandshakeFailure, TLSHandshakeTimedout, WriteError, WriteTimedout,
     };
     Some(match (error.esource(), error.etype()) {
         (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => Reason::UpstreamTimeout,
         (
             ErrorSource::Upstream,
-            ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError | TLSHandshakeFailure | InvalidCert,
+            // pingora's word for a connection that our own system does not allow, or has no descriptor or port for.
+            InternalError | ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError | TLSHandshakeFailure | InvalidCert,
         ) => Reason::UpstreamConnect,
         (ErrorSource::Upstream, _) if refuses_our_certificate(error) => Reason::UpstreamConnect,
         (ErrorSource::Upstream, _) => Reason::UpstreamReset,
@@ -171,6 +172,15 @@ pub(super) fn explained(reason: Reason) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_our_own_system_does_not_make_has_not_broken_off() {
+        let io = io::Error::from_raw_os_error(24);
+        let socket = Error::because(ErrorType::SocketError, "failed to create socket", io);
+        let error = Error::because(ErrorType::InternalError, "Fail to connect", socket).into_up();
+        assert_eq!(failure(&error), Some(Reason::UpstreamConnect));
+        assert!(cause(&error).contains("os error 24"));
+    }
 
     #[test]
     fn a_server_that_one_cannot_speak_to_in_tls_is_one_that_cannot_be_reached() {

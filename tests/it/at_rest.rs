@@ -52,7 +52,7 @@ async fn whatever_it_writes_is_its_owners_alone_under_any_umask() {
         fs::write(folder.path().join(name), content).unwrap();
         fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o400)).unwrap();
     }
-    let process = Process::start_under("sh", &["-c", "umask 0; exec \"$0\" run -c bearerd.yaml", program], folder);
+    let process = Process::start_under(&["sh", "-c", "umask 0; exec \"$0\" \"$@\""], &["run", "-c", "bearerd.yaml"], &[], folder);
     let addresses = process.addresses().await;
     // Ready once there is a token for the mounted key, which the sink writes.
     let written =

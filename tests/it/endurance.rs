@@ -1,4 +1,4 @@
-//! Long runs of the real binary: renewals under load, and one end after another. `make soak` makes them longer.
+//! Long runs of the real binary: renewals under load, and one end after another. `make soak` makes the second longer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -90,11 +90,19 @@ enum Patience {
     LeavesMidway,
 }
 
+/// How often each key is asked for, and how many requests one of the callers who hang up is one of; `BEARERD_SOAK_ABORTS` says how many hang up.
+fn rounds_and_share(keys: usize) -> (usize, usize) {
+    std::env::var("BEARERD_SOAK_ABORTS").map_or((3, 10), |text| {
+        let aborts: usize = text.parse().expect("a number in BEARERD_SOAK_ABORTS");
+        ((2 * aborts).div_ceil(keys), 2)
+    })
+}
+
 #[tokio::test]
 async fn a_thousand_keys_get_each_its_own_token_while_a_tenth_of_the_callers_hang_up() {
     const KEYS: usize = 1000;
-    const ROUNDS: usize = 3;
     const CONNECTIONS: usize = 100;
+    let (rounds, share) = rounds_and_share(KEYS);
     allow_descriptors(4096);
     let (service, upstream) = surroundings().await;
     upstream.reply_always(Reply::Mirror(40_000));
@@ -105,12 +113,12 @@ async fn a_thousand_keys_get_each_its_own_token_while_a_tenth_of_the_callers_han
         let address = bearerd.address();
         callers.spawn(async move {
             let mut client = Client::connect(address).await;
-            for step in 0..KEYS / CONNECTIONS * ROUNDS {
+            for step in 0..KEYS / CONNECTIONS * rounds {
                 // Round after round over all keys, with neighbours at work on the same ones.
-                let key = (connection * 7 + step * CONNECTIONS / ROUNDS) % KEYS;
-                let patience = match (connection + step) % 20 {
-                    3 => Patience::LeavesBefore,
-                    13 => Patience::LeavesMidway,
+                let key = (connection * 7 + step * CONNECTIONS / 3) % KEYS;
+                let patience = match (connection + step) % (2 * share) {
+                    0 => Patience::LeavesBefore,
+                    place if place == share => Patience::LeavesMidway,
                     _ => Patience::Stays,
                 };
                 if !call(&mut client, &format!("key-{key}"), patience).await {

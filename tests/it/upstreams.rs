@@ -161,3 +161,16 @@ async fn a_body_that_does_not_come_says_nothing_about_the_server() {
     }
     assert_eq!(counts(&servers), [2, 2, 2], "each has its turn as before");
 }
+
+/// Else the caller's next request is sent into a connection that is closing, and one that may not be repeated is lost.
+#[tokio::test]
+async fn a_caller_is_told_that_its_connection_ends_with_a_failure() {
+    let (bearerd, servers, _service) = three("timeouts: { read: 300ms }, ejection: { failures: 0 }").await;
+    for reply in [Reply::Reset, Reply::Hang, Reply::Raw(b"no HTTP\r\n\r\n".to_vec())] {
+        servers.iter().for_each(|server| server.reply_always(reply.clone()));
+        let mut client = Client::connect(bearerd.address()).await;
+        let answer = client.get("/open", &[]).await;
+        assert!(answer.problem().starts_with("upstream_") && answer.head.closes(), "{answer:?}");
+        client.closed().await;
+    }
+}

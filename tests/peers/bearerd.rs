@@ -19,15 +19,20 @@ pub struct Bearerd {
     pub metrics: String,
     pub admin: String,
     /// Open for as long as it runs, or its next line would end it.
-    _stderr: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Bearerd {
     /// Starts `bearerd run` with this configuration, in which every port should be 0 and logs JSON.
     pub fn start(folder: &Path, configuration: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_bearerd")), folder, configuration)
+    }
+
+    /// The same by a command that runs the binary in surroundings of its own, or with more variables.
+    pub fn start_by(mut command: Command, folder: &Path, configuration: &str) -> Self {
         let file = folder.join("bearerd.yaml");
         std::fs::write(&file, configuration).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_bearerd")).args(["run", "-c"]).arg(file).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = command.args(["run", "-c"]).arg(file).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(process.stderr.take().unwrap());
         let (mut line, mut said) = (String::new(), serde_json::Value::Null);
         while said["message"] != "listening" {
@@ -37,7 +42,16 @@ impl Bearerd {
         }
         let callers = said["callers"].as_str().unwrap().trim_matches(['[', ']']).to_owned();
         let address = |name: &str| said[name].as_str().unwrap().to_owned();
-        Self { process, callers, metrics: address("metrics"), admin: address("admin"), _stderr: stderr }
+        Self { process, callers, metrics: address("metrics"), admin: address("admin"), stderr }
+    }
+
+    /// Reads its log until a line has this.
+    pub fn says(&mut self, wanted: &str) {
+        let mut line = String::new();
+        while !line.contains(wanted) {
+            line.clear();
+            assert!(self.stderr.read_line(&mut line).unwrap() > 0, "it ended before it said `{wanted}`");
+        }
     }
 
     /// Its process.

@@ -4,6 +4,7 @@
 
 mod bearerd;
 mod deploy;
+mod faults;
 mod frames;
 mod framing;
 mod kubernetes;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 
 use bearerd::app::Addresses;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -51,20 +51,14 @@ impl Process {
 
     /// Starts the binary in `directory` with these variables and no others.
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)], directory: TempDir) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
-        command.args(arguments).env_clear().envs(variables.iter().copied());
-        Self::spawn(command, directory)
+        Self::start_under(&[], arguments, variables, directory)
     }
 
-    /// Has `program` start the binary, in its own place, in `directory`.
-    pub fn start_under(program: &str, arguments: &[&str], directory: TempDir) -> Self {
-        let mut command = Command::new(program);
-        command.args(arguments);
-        Self::spawn(command, directory)
-    }
-
-    fn spawn(mut command: Command, directory: TempDir) -> Self {
-        command.current_dir(&directory);
+    /// The same through a program that ends in the binary's place, such as `nice`.
+    pub fn start_under(under: &[&str], arguments: &[&str], variables: &[(&str, &str)], directory: TempDir) -> Self {
+        let words: Vec<&str> = under.iter().copied().chain([env!("CARGO_BIN_EXE_bearerd")]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(arguments).current_dir(&directory).env_clear().envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Output::default();
         let readers = vec![
@@ -76,9 +70,14 @@ impl Process {
 
     /// `bearerd run` with this configuration, to which free ports are added where it names no listeners.
     pub fn run(configuration: &str) -> Self {
+        Self::run_under(&[], configuration)
+    }
+
+    /// The same through a program that ends in the binary's place, such as `nice`.
+    pub fn run_under(under: &[&str], configuration: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("bearerd.yaml"), on_free_ports(configuration)).unwrap();
-        Self::start_with(&["run", "-c", "bearerd.yaml"], &[], directory)
+        Self::start_under(under, &["run", "-c", "bearerd.yaml"], &[], directory)
     }
 
     /// Where `bearerd.yaml` is.
@@ -103,8 +102,22 @@ impl Process {
 
     /// The most memory that it has had so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// The memory that it has now, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The addresses that it has taken, in bytes, whether or not there is memory behind them.
+    pub fn address_space(&self) -> u64 {
+        self.status("VmSize:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
@@ -113,9 +126,30 @@ impl Process {
         self.child.id()
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        // Nobody but root may list them, since it is not dumpable; their number is told as the size of their folder (Linux 6.2).
+        std::fs::read_dir(&folder).map_or_else(|_| usize::try_from(std::fs::metadata(&folder).unwrap().len()).unwrap(), Iterator::count)
+    }
+
+    /// Lets it have no more of this from now on; none stands for as much as the system allows.
+    pub fn limit(&self, resource: Resource, most: Option<u64>) {
+        // It has inherited the hard limit.
+        let maximum = getrlimit(resource).maximum;
+        prlimit(Some(Pid::from_child(&self.child)), resource, Rlimit { current: most.or(maximum), maximum }).unwrap();
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        // Both fail where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Waits until it has ended and all its output is read; panics when that takes a minute.
@@ -131,9 +165,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail where it has ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

@@ -6,10 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::events::Log;
+use super::events::{Log, PATIENCE};
+
+/// A connection that takes longer on loopback finds the queue full.
+const FULL: std::time::Duration = std::time::Duration::from_millis(300);
 
 type Handler = Arc<dyn Fn(usize, TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
@@ -19,6 +22,8 @@ pub struct Server {
     handler: Handler,
     accepted: Log<SocketAddr>,
     accepting: Option<JoinHandle<()>>,
+    /// What fills the queue of a listener that accepts nobody.
+    blocking: Option<(TcpListener, Vec<TcpStream>)>,
 }
 
 impl Server {
@@ -30,6 +35,7 @@ impl Server {
             handler: Arc::new(move |number, stream| Box::pin(handler(number, stream))),
             accepted: Log::default(),
             accepting: None,
+            blocking: None,
         };
         server.accept_on(listener);
         server
@@ -62,16 +68,42 @@ impl Server {
 
     /// Stops listening and drops all connections: new ones are refused.
     pub async fn stop(&mut self) {
+        self.blocking = None;
         if let Some(task) = self.accepting.take() {
             task.abort();
             let _ = task.await;
         }
     }
 
+    /// Drops all connections, and neither takes nor refuses new ones, as a firewall that drops packets: its queue is full.
+    pub async fn block(&mut self) {
+        self.stop().await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.address).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        // The kernel answers on loopback at once as long as there is room, and never after that.
+        while let Ok(stream) = tokio::time::timeout(FULL, TcpStream::connect(self.address)).await {
+            waiting.push(stream.unwrap());
+        }
+        self.blocking = Some((listener, waiting));
+    }
+
     /// Listens again on the same port.
     pub async fn restart(&mut self) {
         self.stop().await;
-        self.accept_on(TcpListener::bind(self.address).await.unwrap());
+        // Who was in the queue of a listener before may still hold the port for a moment.
+        let bound = async {
+            loop {
+                if let Ok(listener) = TcpListener::bind(self.address).await {
+                    return listener;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let listener = tokio::time::timeout(PATIENCE, bound).await.expect("the port again");
+        self.accept_on(listener);
     }
 }
 
@@ -100,4 +132,9 @@ async fn it_stops_and_comes_back_on_the_same_port() {
     TcpStream::connect(address).await.unwrap();
     server.accepted.wait_for(2, |_| true).await;
     assert_eq!(server.connections(), 2);
+    server.block().await;
+    assert!(tokio::time::timeout(FULL, TcpStream::connect(address)).await.is_err(), "neither taken nor refused");
+    server.restart().await;
+    TcpStream::connect(address).await.unwrap();
+    server.accepted.wait_for(3, |_| true).await;
 }

@@ -100,6 +100,7 @@ struct State {
     lifetime: Arc<AtomicU64>,
     nbf_offset: Arc<AtomicI64>,
     minted: Arc<AtomicU64>,
+    denied: Arc<Mutex<Option<String>>>,
 }
 
 /// See the module.
@@ -117,6 +118,7 @@ impl ScriptedTokenService {
             lifetime: Arc::new(AtomicU64::new(3600)),
             nbf_offset: Arc::default(),
             minted: Arc::default(),
+            denied: Arc::default(),
         };
         let theirs = state.clone();
         let server = Server::start(move |_, stream| {
@@ -158,6 +160,11 @@ impl ScriptedTokenService {
         self.state.lifetime.store(lifetime.as_secs(), Ordering::SeqCst);
     }
 
+    /// Denies credentials that begin so, from now on.
+    pub fn deny_keys_that_begin_with(&self, prefix: &str) {
+        *self.state.denied.lock().unwrap() = Some(prefix.to_owned());
+    }
+
     /// How many seconds after being minted tokens become valid from now on; may be negative.
     pub fn set_nbf_offset(&self, seconds: i64) {
         self.state.nbf_offset.store(seconds, Ordering::SeqCst);
@@ -192,6 +199,11 @@ impl ScriptedTokenService {
     /// Drops all connections and refuses new ones.
     pub async fn stop(&mut self) {
         self.server.stop().await;
+    }
+
+    /// Drops all connections, and neither takes nor refuses new ones.
+    pub async fn block(&mut self) {
+        self.server.block().await;
     }
 
     /// Listens again on the same port.
@@ -279,7 +291,9 @@ fn created(token: &str) -> Answer {
 async fn send(stream: &mut BufReader<TcpStream>, answer: &Answer) -> std::io::Result<()> {
     let lines: String = answer.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = if answer.status == 204 { String::new() } else { format!("Content-Length: {}\r\n", answer.body.len()) };
-    let head = format!("HTTP/1.1 {} Told\r\nContent-Type: application/json\r\n{length}{lines}\r\n", answer.status);
+    let told = answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    let kind = if told { "" } else { "Content-Type: application/json\r\n" };
+    let head = format!("HTTP/1.1 {} Told\r\n{kind}{length}{lines}\r\n", answer.status);
     stream.write_all(format!("{head}{}", answer.body).as_bytes()).await
 }
 
@@ -290,9 +304,14 @@ impl State {
         queued.or_else(|| script.standing.get(&operation).cloned()).unwrap_or(Behaviour::Works)
     }
 
+    fn denies(&self, credential: &str) -> bool {
+        self.denied.lock().unwrap().as_ref().is_some_and(|prefix| credential.starts_with(prefix))
+    }
+
     fn works(&self, call: &Call) -> Answer {
         let plain = |status, body: Value| Answer { status, body: body.to_string(), headers: Vec::new() };
         match call.operation {
+            Operation::Create if self.denies(call.credential()) => plain(401, json!({ "code": "denied", "message": "no", "details": [] })),
             Operation::Create if call.parameter("returnSessionToken").is_some() => {
                 created(&format!("ps-{}-{}", subject(call.credential()), self.minted.fetch_add(1, Ordering::SeqCst)))
             }

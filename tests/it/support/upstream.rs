@@ -173,6 +173,11 @@ impl RecordingUpstream {
         self.server.stop().await;
     }
 
+    /// Drops all connections, and neither takes nor refuses new ones.
+    pub async fn block(&mut self) {
+        self.server.block().await;
+    }
+
     /// Listens again on the same port.
     pub async fn restart(&mut self) {
         self.server.restart().await;
