@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Defaults;
-use super::annotations::{self, ADMIN_PORT, Asked, GENERATED, INJECTED, METRICS_PORT, Mode, STATUS, Wanted};
+use super::annotations::{self, ADMIN_PORT, Asked, GENERATED, INJECTED, METRICS_LABEL, METRICS_PORT, Mode, STATUS, Wanted};
 use super::edit::{Edit, Path};
 use super::fault::Fault;
 use super::generated::configuration;
@@ -23,6 +23,8 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 pub struct Injection {
     /// In this order. None where nothing is asked for, or it is there already.
     pub edits: Vec<Edit>,
+    /// The label by which its metrics are found, where it is not there.
+    pub label: Option<Edit>,
     /// Whole sentences.
     pub warnings: Vec<String>,
 }
@@ -43,15 +45,26 @@ pub fn injection(template: &Value, ends: bool, defaults: &Defaults) -> Result<In
         Asked::Sidecar(wanted) => {
             pod.has_room_for(&wanted)?;
             let mut edits = vec![set(&annotated, STATUS, json!(INJECTED))];
-            if let Some(text) = configuration(&wanted) {
+            if let Some(text) = configuration(&wanted, ends) {
                 edits.push(set(&annotated, GENERATED, json!(text)));
             }
             if !wanted.native && !annotations.contains_key(DEFAULT_CONTAINER) {
                 edits.extend(pod.first_name()?.map(|name| set(&annotated, DEFAULT_CONTAINER, json!(name))));
             }
-            edits.extend(pod.edits(&wanted)?);
-            Ok(Injection { edits, warnings: pod.warnings(&wanted, ends)? })
+            edits.extend(pod.edits(&wanted, ends)?);
+            Ok(Injection { edits, label: label(template)?, warnings: pod.warnings(&wanted, ends)? })
         }
+    }
+}
+
+/// The metrics listener is reachable in every pod that is injected; a label that is there, whatever it says, is its owner's.
+fn label(template: &Value) -> Result<Option<Edit>, (Path, Fault)> {
+    let place = Path::of(&["metadata", "labels"]);
+    match place.find(template) {
+        None | Some(Value::Null) => Ok(Some(set(&Path::of(&["metadata"]), "labels", json!({ METRICS_LABEL: "true" })))),
+        Some(Value::Object(labels)) if labels.contains_key(METRICS_LABEL) => Ok(None),
+        Some(Value::Object(_)) => Ok(Some(set(&place, METRICS_LABEL, json!("true")))),
+        Some(_) => Err((place, Fault::Malformed("it is not a map"))),
     }
 }
 
@@ -114,10 +127,10 @@ impl<'a> Pod<'a> {
         Ok(())
     }
 
-    fn edits(&self, wanted: &Wanted) -> Result<Vec<Edit>, (Path, Fault)> {
+    fn edits(&self, wanted: &Wanted, ends: bool) -> Result<Vec<Edit>, (Path, Fault)> {
         let mut edits = vec![set(&self.place, "terminationGracePeriodSeconds", json!(self.grace(wanted)?))];
         let list = if wanted.native { "initContainers" } else { "containers" };
-        edits.push(self.put_first(list, vec![sidecar::container(wanted)])?);
+        edits.push(self.put_first(list, vec![sidecar::container(wanted, ends)])?);
         edits.push(self.put_first("volumes", sidecar::volumes(wanted))?);
         Ok(edits)
     }

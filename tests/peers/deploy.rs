@@ -1,5 +1,8 @@
 //! What is shipped to be deployed: every overlay as kustomize builds it, the chart as Helm renders it, the image as it runs.
 
+mod ends;
+mod resources;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -367,11 +370,12 @@ fn assert_hangs_together(what: &str, documents: &[Value]) {
         assert!(!mount["name"].as_str().unwrap().starts_with("bearerd"), "{what}: bearerd's keys are for bearerd alone");
     }
     let arguments: Vec<&str> = list(&bearerd["args"]).iter().map(|argument| argument.as_str().unwrap()).collect();
+    assert_eq!(labels["bearerd.dev/metrics"], "true", "{what}: the PodMonitor finds it");
+    assert!(ports.contains(&&json!(9902)), "{what}: and its metrics");
     if arguments[0] == "webhook" {
         assert_webhook_can_start(what, &arguments, &mounts, configuration);
         return;
     }
-    assert_eq!(labels["bearerd.dev/metrics"], "true", "{what}: the PodMonitor finds it");
     assert_eq!(arguments, ["run", "-c", "/etc/bearerd/bearerd.yaml"], "{what}");
     assert!(mounts.contains(&"/etc/bearerd"), "{what}");
     let text = configuration.unwrap()["data"]["bearerd.yaml"].as_str().unwrap();

@@ -6,7 +6,7 @@ use std::process::Command;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
@@ -38,6 +38,9 @@ fn objects(text: &str) -> Vec<Value> {
     documents.into_iter().flat_map(items).collect()
 }
 
+/// The objects that there are in the fixtures.
+const INJECTED: usize = 13;
+
 /// What `bearerd inject` makes of the fixtures.
 fn injected() -> Vec<Value> {
     let one = |name: &str| {
@@ -46,7 +49,10 @@ fn injected() -> Vec<Value> {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         objects(std::str::from_utf8(&output.stdout).unwrap())
     };
-    ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json"].into_iter().flat_map(one).collect()
+    ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json", "web.yaml", "queue.yaml", "list.yaml"]
+        .into_iter()
+        .flat_map(one)
+        .collect()
 }
 
 #[test]
@@ -59,7 +65,7 @@ fn injected_manifests_fit_them_too() {
     }
     // The oldest version with native sidecars, one between, and the newest known.
     for version in ["1.29", "1.33", "1.37"] {
-        fits(version, &files, 7);
+        fits(version, &files, INJECTED);
     }
 }
 
@@ -85,6 +91,7 @@ fn typed(object: &Value) -> Option<Value> {
         "PodDisruptionBudget" => through::<PodDisruptionBudget>,
         "ReplicaSet" => through::<ReplicaSet>,
         "Service" => through::<Service>,
+        "ServiceAccount" => through::<ServiceAccount>,
         "StatefulSet" => through::<StatefulSet>,
         "Kustomization" | "Middleware" | "PodMonitor" | "PrometheusRule" => return None,
         kind => panic!("no type for {kind}"),
@@ -137,7 +144,7 @@ fn injected_and_shipped_manifests_keep_everything_as_typed_objects() {
             count += 1;
         }
     }
-    assert_eq!(count, 7 + 19);
+    assert_eq!(count, INJECTED + 19);
 }
 
 #[test]
