@@ -75,7 +75,7 @@ fn what_cannot_be_read_is_refused_with_its_place() {
         ("  containers: []\n", "the key is there twice"),
         ("  ? [a]\n  : b\n", "a key must be text"),
         ("  ? {a: b}\n  : c\n", "a key must be text"),
-        ("\todd: 1\n", "tabs"),
+        ("\todd: 1\n", "tab"),
         ("  odd: *nothing\n", "not valid YAML"),
         ("  odd: [\n", "not valid YAML"),
         ("  <<: 1\n", "only a map can be merged into a map"),

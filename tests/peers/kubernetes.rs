@@ -11,7 +11,7 @@ use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kustomize").join(name)
@@ -67,6 +67,41 @@ fn injected_manifests_fit_them_too() {
     for version in ["1.29", "1.33", "1.37"] {
         fits(version, &files, INJECTED);
     }
+}
+
+/// The sidecar alone: what the app's containers may is its owner's.
+#[test]
+fn injected_sidecars_fit_the_restricted_profile() {
+    let mut count = 0;
+    for object in injected() {
+        let templates = ["/spec/jobTemplate/spec/template/spec", "/spec/template/spec", "/spec"];
+        let Some(pod) = templates.iter().find_map(|place| object.pointer(place).filter(|pod| pod["containers"].is_array())) else {
+            continue;
+        };
+        let containers = ["initContainers", "containers"].into_iter().flat_map(|key| pod[key].as_array().into_iter().flatten());
+        for container in containers.filter(|container| container["name"] == "bearerd") {
+            let context = &container["securityContext"];
+            for (key, expected) in [
+                ("allowPrivilegeEscalation", json!(false)),
+                ("capabilities", json!({ "drop": ["ALL"] })),
+                ("readOnlyRootFilesystem", json!(true)),
+                ("runAsNonRoot", json!(true)),
+                ("seccompProfile", json!({ "type": "RuntimeDefault" })),
+            ] {
+                assert_eq!(context[key], expected, "{key}: {object}");
+            }
+            assert!(context["runAsUser"].as_u64().is_some_and(|user| user > 0) && context.get("privileged").is_none(), "{object}");
+            let ports = container["ports"].as_array().unwrap();
+            assert!(ports.iter().all(|port| port.get("hostPort").is_none()), "{object}");
+            for wanted in container["volumeMounts"].as_array().unwrap() {
+                let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == wanted["name"]).unwrap();
+                let kinds = ["configMap", "secret", "emptyDir", "downwardAPI"];
+                assert!(kinds.iter().any(|kind| volume.get(kind).is_some()), "{volume}");
+            }
+            count += 1;
+        }
+    }
+    assert_eq!(count, 8);
 }
 
 /// The object as this type writes it.
