@@ -202,7 +202,7 @@ impl Reader<'_> {
         let resources = match self.text(RESOURCES)? {
             None => resources::default(),
             Some(text) => resources::parse(text).map_err(|fault| {
-                let example = "write `requests: { cpu: 25m, memory: 32Mi }`, perhaps with `limits`";
+                let example = "write `requests: { cpu: 25m, memory: 64Mi }`, perhaps with `limits`";
                 self.unfit(RESOURCES, &format!("{fault}; {example}"))
             })?,
         };

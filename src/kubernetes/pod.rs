@@ -97,6 +97,7 @@ impl<'a> Pod<'a> {
         if self.list("containers")?.is_empty() {
             return Err((self.place.key("containers"), Fault::Malformed("the pod has no containers")));
         }
+        self.is_of_its_own()?;
         for (place, container) in self.containers()? {
             if name_of(container) == NAME {
                 let help = "rename the container, or remove it where it is a sidecar put in by hand".to_owned();
@@ -123,6 +124,18 @@ impl<'a> Pod<'a> {
                 let place = self.place.key("volumes").item(index).key("name");
                 return Err((place, Fault::Taken { what, help: "give the volume another name".to_owned() }));
             }
+        }
+        Ok(())
+    }
+
+    /// It has a network of its own, and runs what the image has.
+    fn is_of_its_own(&self) -> Result<(), (Path, Fault)> {
+        if self.spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+            return Err((self.place.key("hostNetwork"), Fault::Shared));
+        }
+        let system = Path::of(&["os", "name"]);
+        if system.find(self.spec).is_some_and(|name| name == "windows") {
+            return Err((self.place.join(&system), Fault::Malformed("bearerd's image is for Linux")));
         }
         Ok(())
     }
@@ -170,6 +183,11 @@ impl<'a> Pod<'a> {
                 "container {} has no `lifecycle.preStop`: it stops while requests still come in; a sleep of 5 s there lets its endpoints leave first",
                 quoted(name_of(container))
             ));
+        }
+        if self.spec.get("shareProcessNamespace").and_then(Value::as_bool) == Some(true) {
+            warnings.push(
+                "with `shareProcessNamespace` every container that runs as root, or as bearerd's user (65532), can read bearerd's keys and tokens".to_owned(),
+            );
         }
         if ends && !wanted.native {
             warnings.push(format!(

@@ -146,6 +146,16 @@ fn each_mistake_is_told_with_its_place_and_nothing_is_written() {
             "the volume name `bearerd-state` is taken",
         ),
         ("bearerd.dev/config: c", "containers: []", "the pod has no containers"),
+        (
+            "bearerd.dev/config: c",
+            "hostNetwork: true\ncontainers: [{ name: a }]",
+            "9:3: Pod `a`: `spec.hostNetwork`: all processes of the node",
+        ),
+        (
+            "bearerd.dev/config: c",
+            "os: { name: windows }\ncontainers: [{ name: a }]",
+            "9:9: Pod `a`: `spec.os.name`: bearerd's image is for Linux",
+        ),
         ("bearerd.dev/config: c", "containers: [{ name: a }]\nvolumes: x", "it is not a list"),
         ("bearerd.dev/config: c", "containers: [{ name: a }]\nterminationGracePeriodSeconds: soon", "it is not a number of seconds"),
         ("bearerd.dev/config: c\nbearerd.dev/status: injected", APP, "no container named `bearerd` is"),
@@ -181,6 +191,9 @@ fn flags_stand_in_for_annotations_that_are_not_there() {
     assert!(configuration.contains("https://tokens.example.com") && configuration.contains("127.0.0.1:3000"), "{configuration}");
     let warning = String::from_utf8(output.stderr).unwrap();
     assert!(warning.starts_with("warning: standard input: Pod `a`: container `app` has no `lifecycle.preStop`"), "{warning}");
+    let shared = pod("bearerd.dev/config: c", &format!("shareProcessNamespace: true\n{APP}"));
+    let warning = String::from_utf8(run(&shared, &[]).stderr).unwrap();
+    assert!(warning.contains("warning: standard input: Pod `a`: with `shareProcessNamespace`"), "{warning}");
     let output = run(&text, &["--token-service", "https://a:canary@tokens.example.com"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && told.contains("neither user nor query") && !told.contains("canary"), "{told}");
