@@ -14,7 +14,6 @@ fn mutated_inputs_break_nothing_that_reads_them() {
         let inputs = match target.name {
             "ledger" | "configuration" => 60,
             "path" => 2000,
-            "manifest" => 150_000,
             _ => 5000,
         };
         let runs = mutate::run(target, 1, |count| count < inputs);
