@@ -146,6 +146,8 @@ programs: image-tools
 	@command -v openssl >/dev/null || tools/debian-packages.sh openssl
 	@command -v h2load >/dev/null || tools/debian-packages.sh nghttp2-client
 	@command -v chromium >/dev/null || tools/debian-packages.sh chromium
+	@command -v ip >/dev/null || tools/debian-packages.sh iproute2
+	@command -v unshare >/dev/null || tools/debian-packages.sh util-linux
 
 target/peers/.protocols-$(GRPCIO_VERSION)-$(WEBSOCKETS_VERSION): tools/venv.sh
 	@tools/venv.sh target/peers/protocols-venv grpcio==$(GRPCIO_VERSION) websockets==$(WEBSOCKETS_VERSION)

@@ -36,6 +36,8 @@ pub struct Defaults {
 pub struct Changes {
     /// In this order, from the object's root.
     pub edits: Vec<Edit>,
+    /// Labels for pods, as well; where a text has no place for one, its owner is told.
+    pub labels: Vec<Edit>,
     /// What its owner should know.
     pub warnings: Vec<String>,
 }
@@ -51,6 +53,7 @@ pub fn changes(object: &Value, defaults: &Defaults) -> Result<Changes, Vec<Error
         match of(object, &workload, defaults) {
             Ok(mut found) => {
                 changes.edits.append(&mut found.edits);
+                changes.labels.append(&mut found.labels);
                 changes.warnings.append(&mut found.warnings);
             }
             Err((at, fault)) => errors.push(Error { object: workload.object, at: workload.place.join(&at), fault }),
@@ -73,5 +76,6 @@ fn of(object: &Value, workload: &Workload, defaults: &Defaults) -> Result<Change
     }
     let outer = place.join(template);
     let edits = injection.edits.into_iter().map(|edit| edit.within(&outer)).collect();
-    Ok(Changes { edits, warnings: injection.warnings.into_iter().map(|warning| format!("{name}: {warning}")).collect() })
+    let labels = injection.label.into_iter().map(|label| label.within(&outer)).collect();
+    Ok(Changes { edits, labels, warnings: injection.warnings.into_iter().map(|warning| format!("{name}: {warning}")).collect() })
 }

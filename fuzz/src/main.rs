@@ -3,6 +3,7 @@
 //! `bearerd-fuzz SECONDS [SEED] [TARGET]`: so many seconds a target. A failure panics with the target, the seed and the number of the input, which the same
 //! arguments reach again.
 
+mod manifests;
 mod mutate;
 mod targets;
 

@@ -18,10 +18,11 @@ use bearerd::token_service;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jsonwebtoken::Algorithm;
 
+use super::manifests::MANIFEST;
 use super::mutate::Target;
 
 /// All of them.
-pub const ALL: &[Target] = &[CREDENTIAL, CLAIMS, SIGNATURE, ANSWER, CONFIGURATION, PATH, LEDGER];
+pub const ALL: &[Target] = &[CREDENTIAL, CLAIMS, SIGNATURE, ANSWER, CONFIGURATION, PATH, LEDGER, MANIFEST];
 
 const NOW: Reading = Reading { wall: Timestamp::from_secs(1_800_000_000), uptime: Duration::from_secs(1000) };
 

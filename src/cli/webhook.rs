@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use prometheus::Registry;
 use tracing::Level;
 
 use super::BAD_CONFIGURATION;
@@ -12,19 +13,24 @@ use super::inject::DefaultArgs;
 use super::signals::signals;
 use crate::app::{self, Stop};
 use crate::config::listener::{CertificatePair, ClientCertificates, Tls};
+use crate::kubernetes::webhook::metrics::Metrics;
 use crate::kubernetes::webhook::server;
 use crate::telemetry::logs::{self, Form};
+use crate::tls::expiry::Certificates;
 use crate::tls::server::Listening;
 
 /// Arguments of `bearerd webhook`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  bearerd webhook --certificate /tls/tls.crt --private-key /tls/tls.key --image registry.example.com/bearerd:0.1.0\n\nReviews come in at /inject, probes at /healthz, both over HTTPS.\n\nExit codes: 0 ended by a signal, 1 the address cannot be listened on, 78 the certificate files cannot be used."
+    after_help = "Example:\n  bearerd webhook --certificate /tls/tls.crt --private-key /tls/tls.key --image registry.example.com/bearerd:0.1.0\n\nReviews come in at /inject, probes at /healthz, both over HTTPS; metrics are at /metrics of the other address, over HTTP.\n\nExit codes: 0 ended by a signal, 1 an address cannot be listened on, 78 the certificate files cannot be used."
 )]
 pub struct Args {
     /// Where it listens.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     address: SocketAddr,
+    /// Where it shows its metrics to Prometheus.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9902")]
+    metrics_address: SocketAddr,
     /// PEM file of the certificate, with its chain; read again when it changes.
     #[arg(long, value_name = "FILE")]
     certificate: PathBuf,
@@ -42,10 +48,11 @@ impl Args {
     /// Serves until SIGINT or SIGTERM.
     ///
     /// # Errors
-    /// When the address cannot be listened on. Certificate files that cannot be used are told, and are exit code [`BAD_CONFIGURATION`].
+    /// When an address cannot be listened on. Certificate files that cannot be used are told, and are exit code [`BAD_CONFIGURATION`].
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let defaults = self.defaults.defaults()?;
         let _guard = logs::set_up(Level::INFO, Form::fitting())?;
+        let files = vec![self.certificate.clone()];
         let section = Tls {
             certificates: vec![CertificatePair { certificate: self.certificate, private_key: self.private_key }],
             client_ca: self.client_ca,
@@ -59,13 +66,22 @@ impl Args {
             }
         };
         let listener = app::bind(self.address, || "--address".to_owned())?;
+        let metrics_listener = app::bind(self.metrics_address, || "--metrics-address".to_owned())?;
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry)?;
+        let certificates = Certificates::register(&registry)?;
+        certificates.watch(files);
         let mut stop = signals(Stop::Drain)?.stop;
         let runtime = app::runtime("bearerd-webhook", 2)?;
-        let router = server::router(defaults);
+        let router = server::router(defaults, metrics);
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %listener.local_addr()?, "listening");
+            let metrics_listener = tokio::net::TcpListener::from_std(metrics_listener)?;
+            let (address, metrics) = (listener.local_addr()?, metrics_listener.local_addr()?);
+            tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, %metrics, "listening");
             tokio::spawn(Arc::clone(&tls).keep());
+            tokio::spawn(certificates.keep());
+            tokio::spawn(server::serve_metrics(server::metrics_router(registry), metrics_listener));
             let stopped = async move {
                 let _ = stop.wait_for(|stop| *stop != Stop::No).await;
             };

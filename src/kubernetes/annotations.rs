@@ -17,6 +17,8 @@ pub const INJECT: &str = "bearerd.dev/inject";
 pub const STATUS: &str = "bearerd.dev/status";
 /// The value of [`STATUS`].
 pub const INJECTED: &str = "injected";
+/// The label of pods whose metrics are read: what the PodMonitor selects. Whoever has written it keeps what it says.
+pub const METRICS_LABEL: &str = "bearerd.dev/metrics";
 /// Written where no ConfigMap is named: the configuration, which the sidecar reads as a file by way of the downward API.
 pub const GENERATED: &str = "bearerd.dev/generated-config";
 
@@ -200,7 +202,7 @@ impl Reader<'_> {
         let resources = match self.text(RESOURCES)? {
             None => resources::default(),
             Some(text) => resources::parse(text).map_err(|fault| {
-                let example = "write `requests: { cpu: 25m, memory: 32Mi }`, perhaps with `limits`";
+                let example = "write `requests: { cpu: 25m, memory: 64Mi }`, perhaps with `limits`";
                 self.unfit(RESOURCES, &format!("{fault}; {example}"))
             })?,
         };

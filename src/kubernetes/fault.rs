@@ -64,6 +64,11 @@ pub enum Fault {
         /// What to do.
         help: String,
     },
+    /// Loopback is not the pod's own.
+    #[error(
+        "all processes of the node would reach what bearerd has on loopback, and act with its key: bearerd goes only into pods with a network of their own"
+    )]
+    Shared,
     /// It says that it was injected, and was not.
     #[error("it is there, and no container named `bearerd` is: remove the annotation, and bearerd is put in")]
     Untrue,

@@ -7,8 +7,8 @@ use super::annotations::{Source, Wanted};
 /// Where the sidecar finds the key of its own.
 pub const KEY_FILE: &str = "/secrets/api-key";
 
-/// The text; none where a ConfigMap has it.
-pub fn configuration(wanted: &Wanted) -> Option<String> {
+/// The text; none where a ConfigMap has it. `ends` says whether the pod ends by itself.
+pub fn configuration(wanted: &Wanted, ends: bool) -> Option<String> {
     let port = wanted.port;
     let (listener, token_service, rest) = match &wanted.source {
         Source::ConfigMap(_) => return None,
@@ -22,7 +22,7 @@ pub fn configuration(wanted: &Wanted) -> Option<String> {
             format!("address: 127.0.0.1:{port}"),
             token_service,
             format!(
-                "upstreams:\n  platform: {}\nroutes:\n  - name: platform\n    upstream: platform\n    credentials: [{{ mounted: {{ file: {KEY_FILE} }} }}]\n    keep_warm: true\n",
+                "upstreams:\n  platform: {}\nroutes:\n  - name: platform\n    upstream: platform\n    credentials: [{{ mounted: {{ file: {KEY_FILE}, revoke_on_change: true }} }}]\n    keep_warm: true\n",
                 platform(upstream)
             ),
         ),
@@ -30,8 +30,8 @@ pub fn configuration(wanted: &Wanted) -> Option<String> {
             (format!("address: 127.0.0.1:{port}, mode: decision"), token_service, "routes:\n  - { name: all }\n".to_owned())
         }
     };
-    // A native sidecar is told to stop once the app has stopped: nobody is left to wait for.
-    let delay = if wanted.native { "0s" } else { "5s" };
+    // A native sidecar is told to stop once the app has stopped, and no endpoint leads to a Job's pod: nobody is left to wait for.
+    let delay = if wanted.native || ends { "0s" } else { "5s" };
     Some(format!(
         "listeners:\n  - {{ {listener} }}\ntoken_services:\n  default: {{ kind: iap, url: {} }}\n{rest}shutdown: {{ delay: {delay}, drain_timeout: 20s }}\n",
         quoted(token_service.as_str().trim_end_matches('/'))

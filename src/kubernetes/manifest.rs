@@ -2,6 +2,7 @@
 //!
 //! A parser says where each value stands, and the text is edited there. The result is read again, and taken only if it says what it should.
 
+mod join;
 mod splice;
 mod tree;
 mod value;
@@ -10,10 +11,11 @@ mod write;
 use granit_parser::ScanError;
 use serde_json::Value;
 
-use super::annotations::PREFIX;
+use super::annotations::{METRICS_LABEL, PREFIX};
 use super::edit::{Edit, Path, Step};
 use super::workload::may_have_pods;
 use super::{Defaults, changes, fault};
+pub use join::joined;
 use splice::{Splice, spliced, splices};
 use tree::{Document, Node, parse};
 use value::value;
@@ -36,6 +38,9 @@ pub enum Fault {
     /// It is no YAML.
     #[error("not valid YAML: {0}")]
     Syntax(String),
+    /// Text for a program that makes manifests.
+    #[error("{0}; `{{{{` begins a template: render it, as `helm template` does, and inject what comes out")]
+    Template(String),
     /// Kubernetes would not read it.
     #[error("{0}")]
     Unreadable(&'static str),
@@ -61,7 +66,7 @@ pub struct Injected {
 /// # Errors
 /// Every object with a mistake, with its place; then nothing is changed.
 pub fn inject(text: &str, defaults: &Defaults) -> Result<Injected, Vec<Error>> {
-    let documents = parse(text).map_err(|error| vec![syntax(&error)])?;
+    let documents = parse(text).map_err(|error| vec![explained(text, syntax(&error))])?;
     let mut plan = Plan::default();
     for (index, document) in documents.iter().enumerate() {
         if let Err(mut errors) = plan.add(text, index, document, defaults) {
@@ -69,7 +74,7 @@ pub fn inject(text: &str, defaults: &Defaults) -> Result<Injected, Vec<Error>> {
         }
     }
     if !plan.errors.is_empty() {
-        return Err(plan.errors);
+        return Err(plan.errors.into_iter().map(|error| explained(text, error)).collect());
     }
     let result = spliced(text, plan.splices);
     check(&documents, &result, &plan.expected)?;
@@ -98,16 +103,22 @@ impl Plan {
         }
         let unreadable = |found: value::Unreadable| vec![error(found.line, found.column, Fault::Unreadable(found.message))];
         let mut object = value(document).map_err(unreadable)?;
-        let changes = changes(&object, defaults).map_err(|errors| {
+        let mut changes = changes(&object, defaults).map_err(|errors| {
             let placed = |found: fault::Error| {
                 let node = nearest(root, &found.at);
                 error(node.line, node.column, found.into())
             };
             errors.into_iter().map(placed).collect::<Vec<_>>()
         })?;
-        self.warnings.extend(changes.warnings);
+        self.warnings.append(&mut changes.warnings);
         if changes.edits.is_empty() {
             return Ok(());
+        }
+        for label in changes.labels {
+            match splices(text, document, std::slice::from_ref(&label)) {
+                Ok(_) => changes.edits.push(label),
+                Err(found) => self.warnings.push(format!("{}:{}: no label `{METRICS_LABEL}`: {}", found.line, found.column, found.message)),
+            }
         }
         let unplaced = |found: splice::Unplaced| vec![error(found.line, found.column, Fault::Unplaced(found.message))];
         self.splices.extend(splices(text, document, &changes.edits).map_err(unplaced)?);
@@ -158,6 +169,16 @@ fn nearest<'d>(root: &'d Node, path: &Path) -> &'d Node {
 
 fn syntax(found: &ScanError) -> Error {
     error(found.marker().line(), found.marker().col() + 1, Fault::Syntax(found.info()))
+}
+
+/// A template in braces is a map in YAML, or nothing.
+fn explained(text: &str, found: Error) -> Error {
+    match found.fault {
+        Fault::Syntax(_) | Fault::Unreadable(_) if text.contains("{{") => {
+            Error { fault: Fault::Template(found.fault.to_string()), ..found }
+        }
+        _ => found,
+    }
 }
 
 const fn error(line: usize, column: usize, fault: Fault) -> Error {

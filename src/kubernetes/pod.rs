@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Defaults;
-use super::annotations::{self, ADMIN_PORT, Asked, GENERATED, INJECTED, METRICS_PORT, Mode, STATUS, Wanted};
+use super::annotations::{self, ADMIN_PORT, Asked, GENERATED, INJECTED, METRICS_LABEL, METRICS_PORT, Mode, STATUS, Wanted};
 use super::edit::{Edit, Path};
 use super::fault::Fault;
 use super::generated::configuration;
@@ -23,6 +23,8 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 pub struct Injection {
     /// In this order. None where nothing is asked for, or it is there already.
     pub edits: Vec<Edit>,
+    /// The label by which its metrics are found, where it is not there.
+    pub label: Option<Edit>,
     /// Whole sentences.
     pub warnings: Vec<String>,
 }
@@ -43,15 +45,26 @@ pub fn injection(template: &Value, ends: bool, defaults: &Defaults) -> Result<In
         Asked::Sidecar(wanted) => {
             pod.has_room_for(&wanted)?;
             let mut edits = vec![set(&annotated, STATUS, json!(INJECTED))];
-            if let Some(text) = configuration(&wanted) {
+            if let Some(text) = configuration(&wanted, ends) {
                 edits.push(set(&annotated, GENERATED, json!(text)));
             }
             if !wanted.native && !annotations.contains_key(DEFAULT_CONTAINER) {
                 edits.extend(pod.first_name()?.map(|name| set(&annotated, DEFAULT_CONTAINER, json!(name))));
             }
-            edits.extend(pod.edits(&wanted)?);
-            Ok(Injection { edits, warnings: pod.warnings(&wanted, ends)? })
+            edits.extend(pod.edits(&wanted, ends)?);
+            Ok(Injection { edits, label: label(template)?, warnings: pod.warnings(&wanted, ends)? })
         }
+    }
+}
+
+/// The metrics listener is reachable in every pod that is injected; a label that is there, whatever it says, is its owner's.
+fn label(template: &Value) -> Result<Option<Edit>, (Path, Fault)> {
+    let place = Path::of(&["metadata", "labels"]);
+    match place.find(template) {
+        None | Some(Value::Null) => Ok(Some(set(&Path::of(&["metadata"]), "labels", json!({ METRICS_LABEL: "true" })))),
+        Some(Value::Object(labels)) if labels.contains_key(METRICS_LABEL) => Ok(None),
+        Some(Value::Object(_)) => Ok(Some(set(&place, METRICS_LABEL, json!("true")))),
+        Some(_) => Err((place, Fault::Malformed("it is not a map"))),
     }
 }
 
@@ -84,6 +97,7 @@ impl<'a> Pod<'a> {
         if self.list("containers")?.is_empty() {
             return Err((self.place.key("containers"), Fault::Malformed("the pod has no containers")));
         }
+        self.is_of_its_own()?;
         for (place, container) in self.containers()? {
             if name_of(container) == NAME {
                 let help = "rename the container, or remove it where it is a sidecar put in by hand".to_owned();
@@ -114,10 +128,22 @@ impl<'a> Pod<'a> {
         Ok(())
     }
 
-    fn edits(&self, wanted: &Wanted) -> Result<Vec<Edit>, (Path, Fault)> {
+    /// It has a network of its own, and runs what the image has.
+    fn is_of_its_own(&self) -> Result<(), (Path, Fault)> {
+        if self.spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+            return Err((self.place.key("hostNetwork"), Fault::Shared));
+        }
+        let system = Path::of(&["os", "name"]);
+        if system.find(self.spec).is_some_and(|name| name == "windows") {
+            return Err((self.place.join(&system), Fault::Malformed("bearerd's image is for Linux")));
+        }
+        Ok(())
+    }
+
+    fn edits(&self, wanted: &Wanted, ends: bool) -> Result<Vec<Edit>, (Path, Fault)> {
         let mut edits = vec![set(&self.place, "terminationGracePeriodSeconds", json!(self.grace(wanted)?))];
         let list = if wanted.native { "initContainers" } else { "containers" };
-        edits.push(self.put_first(list, vec![sidecar::container(wanted)])?);
+        edits.push(self.put_first(list, vec![sidecar::container(wanted, ends)])?);
         edits.push(self.put_first("volumes", sidecar::volumes(wanted))?);
         Ok(edits)
     }
@@ -157,6 +183,11 @@ impl<'a> Pod<'a> {
                 "container {} has no `lifecycle.preStop`: it stops while requests still come in; a sleep of 5 s there lets its endpoints leave first",
                 quoted(name_of(container))
             ));
+        }
+        if self.spec.get("shareProcessNamespace").and_then(Value::as_bool) == Some(true) {
+            warnings.push(
+                "with `shareProcessNamespace` every container that runs as root, or as bearerd's user (65532), can read bearerd's keys and tokens".to_owned(),
+            );
         }
         if ends && !wanted.native {
             warnings.push(format!(

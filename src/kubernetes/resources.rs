@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-/// What the sidecar gets unless the annotation says otherwise: enough for some 10,000 tokens.
+/// What the sidecar gets unless the annotation says otherwise: `docs/kubernetes.md`, Sizing, says what for.
 pub fn default() -> Value {
-    json!({ "requests": { "cpu": "25m", "memory": "32Mi" }, "limits": { "memory": "128Mi" } })
+    json!({ "requests": { "cpu": "25m", "memory": "64Mi" }, "limits": { "memory": "128Mi" } })
 }
 
 /// Reads YAML or JSON: `requests` and `limits`, each with amounts.

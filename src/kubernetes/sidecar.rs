@@ -20,8 +20,8 @@ pub const STATE_VOLUME: &str = "bearerd-state";
 /// The user of the image.
 const USER: u32 = 65532;
 
-/// The container.
-pub fn container(wanted: &Wanted) -> Value {
+/// The container. `ends` says whether the pod ends by itself.
+pub fn container(wanted: &Wanted, ends: bool) -> Value {
     let mut container = json!({
         "name": NAME,
         "image": wanted.image,
@@ -31,7 +31,7 @@ pub fn container(wanted: &Wanted) -> Value {
         add("restartPolicy", json!("Always"));
     }
     add("args", json!(["run", "-c", "/etc/bearerd/bearerd.yaml"]));
-    add("env", environment(wanted));
+    add("env", environment(wanted, ends));
     add("ports", ports(wanted));
     probes().into_iter().for_each(|(key, probe)| add(key, probe));
     add("resources", wanted.resources.clone());
@@ -76,10 +76,15 @@ fn mounts(wanted: &Wanted) -> Value {
 
 /// The kubelet probes from outside the pod, so metrics and probes must not be on loopback, whatever the configuration says: the environment goes before it.
 /// `bearerd probe` by `exec` would do without, at the price of a process each time and of Prometheus, which comes from outside as well.
-fn environment(wanted: &Wanted) -> Value {
-    let mut variables = vec![json!({ "name": "BEARERD__METRICS__ADDRESS", "value": format!("0.0.0.0:{METRICS_PORT}") })];
-    if let (Source::ConfigMap(_), Some(port)) = (&wanted.source, wanted.upstream_port) {
-        variables.push(json!({ "name": "UPSTREAM_PORT", "value": port.to_string() }));
+fn environment(wanted: &Wanted, ends: bool) -> Value {
+    let variable = |name: &str, value: String| json!({ "name": name, "value": value });
+    let mut variables = vec![variable("BEARERD__METRICS__ADDRESS", format!("0.0.0.0:{METRICS_PORT}"))];
+    if let Source::ConfigMap(_) = wanted.source {
+        // No endpoint leads to a Job's pod: it would wait for nobody before it is complete.
+        if ends {
+            variables.push(variable("BEARERD__SHUTDOWN__DELAY", "0s".to_owned()));
+        }
+        variables.extend(wanted.upstream_port.map(|port| variable("UPSTREAM_PORT", port.to_string())));
     }
     variables.into()
 }

@@ -1,6 +1,7 @@
 //! The same changes for pods that are admitted: an AdmissionReview (`admission.k8s.io/v1`) in, one with a JSON Patch out. Nothing else is done, so that a dry run
 //! is like any other.
 
+pub mod metrics;
 pub mod server;
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Changes, Defaults, changes};
+use metrics::Outcome;
 
 const VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -84,17 +86,22 @@ struct Status {
     message: String,
 }
 
-/// Answers a review: the bytes of the answer.
+/// Answers a review: the bytes of the answer, and what became of it.
 ///
 /// # Errors
 /// Where what came is no review. A pod with mistakes is one that is not allowed, with what is wrong.
-pub fn review(body: &[u8], defaults: &Defaults) -> Result<Vec<u8>, Error> {
+pub fn review(body: &[u8], defaults: &Defaults) -> Result<(Vec<u8>, Outcome), Error> {
     let Review { api_version, kind, request } = serde_json::from_slice(body)?;
     if (api_version.as_str(), kind.as_str()) != (VERSION, KIND) {
         return Err(Error::Version);
     }
     let response = respond(request, defaults)?;
-    Ok(serde_json::to_vec(&Answer { api_version: VERSION, kind: KIND, response })?)
+    let outcome = match (response.allowed, &response.patch) {
+        (false, _) => Outcome::Refused,
+        (true, None) => Outcome::Skipped,
+        (true, Some(_)) => Outcome::Injected,
+    };
+    Ok((serde_json::to_vec(&Answer { api_version: VERSION, kind: KIND, response })?, outcome))
 }
 
 fn respond(request: Request, defaults: &Defaults) -> Result<Response, serde_json::Error> {
@@ -105,8 +112,8 @@ fn respond(request: Request, defaults: &Defaults) -> Result<Response, serde_json
         return Ok(Response { uid, allowed: true, ..Response::default() });
     }
     match changes(&object, defaults) {
-        Ok(Changes { edits, warnings }) => {
-            let operations: Vec<Value> = edits.iter().flat_map(super::edit::Edit::operations).collect();
+        Ok(Changes { edits, labels, warnings }) => {
+            let operations: Vec<Value> = edits.iter().chain(&labels).flat_map(super::edit::Edit::operations).collect();
             let patch = if operations.is_empty() { None } else { Some(STANDARD.encode(serde_json::to_vec(&operations)?)) };
             if patch.is_some() {
                 tracing::info!(uid, namespace, dry_run, "injected");
@@ -130,7 +137,7 @@ mod tests {
 
     fn answer(review: &Value) -> Result<Value, String> {
         let defaults = Defaults { image: "bearerd:1".to_owned(), token_service: None };
-        let answer = super::review(review.to_string().as_bytes(), &defaults).map_err(|error| error.to_string())?;
+        let (answer, _) = super::review(review.to_string().as_bytes(), &defaults).map_err(|error| error.to_string())?;
         Ok(serde_json::from_slice(&answer).unwrap())
     }
 

@@ -45,8 +45,16 @@ fn collect(object: &Value, place: &Path, depth: usize, found: &mut Vec<Workload>
     let metadata = |key: &str| object.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
     // Pods that a controller makes have no name yet when they are admitted.
     let name = metadata("name").or_else(|| metadata("generateName"));
-    let object = name.map_or_else(|| format!("{kind} without a name"), |name| format!("{kind} {}", quoted(name)));
-    found.push(Workload { object, place: place.clone(), template: Path::of(template), ends: matches!(kind, "Job" | "CronJob") });
+    let shown = name.map_or_else(|| format!("{kind} without a name"), |name| format!("{kind} {}", quoted(name)));
+    let ends = matches!(kind, "Job" | "CronJob") || (kind == "Pod" && is_of_a_job(object));
+    found.push(Workload { object: shown, place: place.clone(), template: Path::of(template), ends });
+}
+
+/// As it is admitted, a Job's pod says whose it is.
+fn is_of_a_job(pod: &Value) -> bool {
+    let owners = Path::of(&["metadata", "ownerReferences"]).find(pod).and_then(Value::as_array);
+    let is_job = |owner: &Value| owner.get("kind").and_then(Value::as_str) == Some("Job");
+    owners.is_some_and(|owners| owners.iter().any(is_job))
 }
 
 /// Groups count: other projects have kinds of these names, too.

@@ -1,5 +1,7 @@
 //! A short run of what `make fuzz` runs for minutes: the same inputs each time.
 
+#[path = "../../fuzz/src/manifests.rs"]
+mod manifests;
 #[path = "../../fuzz/src/mutate.rs"]
 mod mutate;
 #[path = "../../fuzz/src/targets.rs"]

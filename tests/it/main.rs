@@ -28,6 +28,7 @@ mod known_attacks;
 mod life;
 mod limits;
 mod observe;
+mod odd_manifests;
 mod own_keys;
 mod paths;
 mod policy;

@@ -174,7 +174,7 @@ fn the_configuration_reference_is_that_of_the_schema() {
 const METRICS: &str = "# Metrics reference
 
 For whoever reads dashboards and writes alerts. Made from the program; `make references` writes it anew. `GET /metrics` on the metrics listener has them all, for
-Prometheus. Never a key, a subject or a path as a label: the number of series depends on the configuration alone. `reason` is a word of the
+Prometheus; that of `bearerd webhook` has `bearerd_webhook_*` and the ends of its certificate. Never a key, a subject or a path as a label: the number of series depends on the configuration alone. `reason` is a word of the
 [table of refusals](inbound.md), `code` the exact status. Alerts are in `deploy/prometheus/rules.yaml`, what to do about them in the [runbook](runbook.md).
 
 | family | kind | labels | what it is |
@@ -183,12 +183,13 @@ Prometheus. Never a key, a subject or a path as a label: the number of series de
 
 /// Names, help texts and labels as the sources have them: `/metrics` shows only the families that have a series.
 fn families() -> Vec<(String, String, String)> {
-    // The labels of the last two are said once for all of their families.
+    // Labels that stand here are said once for all families of a file.
     let sources = [
         ("telemetry/metrics", "", ""),
         ("issuer/metrics", "issuer_", ""),
         ("proxy/upstream/gauges", "", "`upstream`"),
         ("tls/expiry", "", "`file`"),
+        ("kubernetes/webhook/metrics", "webhook_", ""),
     ];
     let named = regex::Regex::new(r#"\(\s*"([a-z_]+)",\s*"((?:[^"\\]|\\.)*)",?\s*\)?,?\s*(?:&\[([^\]]*)\])?"#).unwrap();
     let mut found = Vec::new();

@@ -22,6 +22,7 @@ struct Webhook {
     process: Process,
     authority: Authority,
     address: SocketAddr,
+    metrics: SocketAddr,
 }
 
 impl Webhook {
@@ -31,13 +32,27 @@ impl Webhook {
         let ca = authority.ca();
         let file = |name: &str| ca.with_file_name(name).display().to_string();
         let (certificate, key) = (file("tls.crt"), file("tls.key"));
-        let own = ["webhook", "--address", "127.0.0.1:0", "--certificate", &certificate, "--private-key", &key, "--image", IMAGE];
+        let loopback = "127.0.0.1:0";
+        let own = [
+            "webhook",
+            "--address",
+            loopback,
+            "--metrics-address",
+            loopback,
+            "--certificate",
+            &certificate,
+            "--private-key",
+            &key,
+            "--image",
+            IMAGE,
+        ];
         let ca = ca.display().to_string();
         let arguments = arguments.iter().map(|argument| if *argument == "CA" { ca.as_str() } else { argument });
         let process = Process::start(&own.into_iter().chain(arguments).collect::<Vec<_>>());
         process.output().stderr.wait_for(1, |line| line.contains("\"listening\"")).await;
         let line: Value = serde_json::from_str(&process.output().stderr.all()[0]).unwrap();
-        Self { process, authority, address: line["address"].as_str().unwrap().parse().unwrap() }
+        let address = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+        Self { process, authority, address: address("address"), metrics: address("metrics") }
     }
 
     async fn connect(&self) -> Client {
@@ -93,7 +108,7 @@ async fn objects_become_what_inject_makes_of_them() {
     let webhook = Webhook::start(&[]).await;
     let mut client = webhook.connect().await;
     let defaults = Defaults { image: IMAGE.to_owned(), token_service: None };
-    for name in ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json", "untouched.yaml"] {
+    for name in ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json", "web.yaml", "queue.yaml", "list.yaml", "untouched.yaml"] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/manifests").join(name)).unwrap();
         let injected = documents(&manifest::inject(&text, &defaults).unwrap().text);
         for (place, (object, expected)) in documents(&text).iter().zip(&injected).enumerate() {
@@ -184,4 +199,52 @@ async fn with_client_ca_only_its_callers_are_answered() {
         Err(_) => true,
     };
     assert!(refused);
+}
+
+#[tokio::test]
+async fn what_became_of_reviews_is_counted() {
+    let webhook = Webhook::start(&["--token-service", "https://tokens.example.com"]).await;
+    let mut client = webhook.connect().await;
+    let asking = pod(&json!({ "bearerd.dev/inject": "true", "bearerd.dev/upstream-port": "3000" }));
+    webhook.review(&mut client, &creating("1", &asking)).await;
+    webhook.review(&mut client, &creating("2", &asking)).await;
+    webhook.review(&mut client, &creating("3", &pod(&json!({ "other": "x" })))).await;
+    webhook.review(&mut client, &creating("4", &pod(&json!({ "bearerd.dev/injct": "true" })))).await;
+    assert_eq!(post(&mut client, "{").await.status, 400);
+
+    let shown = Client::connect(webhook.metrics).await.get("/metrics", &[]).await;
+    assert!(shown.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = shown.body.text();
+    for (outcome, count) in [("injected", 2), ("skipped", 1), ("refused", 1), ("error", 1)] {
+        assert!(text.contains(&format!("bearerd_webhook_requests_total{{outcome=\"{outcome}\"}} {count}\n")), "{text}");
+    }
+    assert!(text.contains("bearerd_webhook_request_duration_seconds_count 5\n"), "{text}");
+    let certificate = webhook.authority.ca().with_file_name("tls.crt");
+    let end = format!("bearerd_certificate_expiry_timestamp_seconds{{file=\"{}\"}} ", certificate.display());
+    let end = text.lines().find_map(|line| line.strip_prefix(&end)).unwrap_or_else(|| panic!("{text}"));
+    assert!(end.parse::<u64>().unwrap() > 1_000_000_000);
+    // Nothing else is there, and none of it lacks in the reference.
+    assert_eq!(Client::connect(webhook.metrics).await.get("/inject", &[]).await.status, 404);
+    let reference = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert!(reference.contains(&format!("| `{name}` | {kind} |")), "{line}");
+    }
+}
+
+/// As it is admitted: nothing but its owner says that it is a Job's.
+#[tokio::test]
+async fn a_jobs_pod_does_not_wait_for_endpoints_to_leave() {
+    let webhook = Webhook::start(&[]).await;
+    let mut client = webhook.connect().await;
+    let mut object = pod(&json!({ "bearerd.dev/inject": "true", "bearerd.dev/config": "c" }));
+    let delay = json!({ "name": "BEARERD__SHUTDOWN__DELAY", "value": "0s" });
+    for (owner, expected) in [("ReplicaSet", false), ("Job", true)] {
+        object["metadata"]["ownerReferences"] = json!([{ "apiVersion": "v1", "kind": owner, "name": "a", "uid": "u" }]);
+        let response = webhook.review(&mut client, &creating(owner, &object)).await;
+        let found = patched(&object, &response);
+        let environment = found["spec"]["initContainers"][0]["env"].as_array().unwrap();
+        assert_eq!(environment.contains(&delay), expected, "{owner}");
+        assert_eq!(found["metadata"]["labels"], json!({ "bearerd.dev/metrics": "true" }));
+    }
 }

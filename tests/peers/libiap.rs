@@ -1,6 +1,7 @@
 //! The published Python SDK, libiap 0.3.0, against `bearerd token-service`.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -28,8 +29,13 @@ pub struct TokenService {
 
 impl TokenService {
     pub fn start(directory: &Path) -> Self {
+        Self::start_at(directory, Ipv4Addr::LOCALHOST)
+    }
+
+    /// Where others than those on this machine reach it.
+    pub fn start_at(directory: &Path, address: Ipv4Addr) -> Self {
         let configuration = format!(
-            "token_services:\n  default:\n    kind: embedded\n    address: 127.0.0.1:0\n    keys_file: {0}/keys.yaml\n    \
+            "token_services:\n  default:\n    kind: embedded\n    address: {address}:0\n    keys_file: {0}/keys.yaml\n    \
              signing_key_file: {0}/signing.pem\n    state_file: {0}/state.redb\nupstreams:\n  app: {{ servers: ['127.0.0.1:3000'] }}\nroutes:\n  - {{ upstream: app }}\n",
             directory.display()
         );

@@ -13,6 +13,13 @@ pub struct Document {
     pub repeated: HashSet<usize>,
 }
 
+impl Document {
+    /// Whether nothing is in it but comments: the parser says `~` then.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.root.content, Content::Scalar { text, is_text: false } if matches!(text.as_str(), "" | "~"))
+    }
+}
+
 /// A value and its place.
 pub struct Node {
     /// What it is.

@@ -59,7 +59,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
     - { name: bearerd-ledger, mountPath: /var/lib/bearerd }
 {{- end }}
 
-{{/* The webhook's: no configuration, no ledger, no metrics. */}}
+{{/* The webhook's: no configuration, no ledger. */}}
 {{- define "bearerd.webhook" -}}
 - name: bearerd
   image: {{ include "bearerd.image" . | quote }}
@@ -75,6 +75,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
     {{- end }}
   ports:
     - { name: https, containerPort: {{ .Values.port }} }
+    - { name: metrics, containerPort: 9902 }
   startupProbe:
     httpGet: { path: /healthz, port: https, scheme: HTTPS }
     failureThreshold: 30
