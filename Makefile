@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO_DENY_VERSION := 0.20.2
+CARGO_MUTANTS_VERSION := 27.1.0
 INFERNO_VERSION := 0.12.8
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 ENVOY_VERSION := 1.40.0
@@ -23,6 +24,7 @@ HELM_VERSION := 3.6.2
 CYCLONEDX_VERSION := 11.12.0
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_MUTANTS := target/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)/bin/cargo-mutants
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
 	target/peers/nginx target/peers/haproxy target/peers/slowhttptest target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION) \
@@ -31,7 +33,7 @@ PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus targ
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION) \
 	target/peers/kubectl target/peers/.helm-sdk-$(HELM_SDK_VERSION) target/peers/.helm-$(HELM_VERSION) target/peers/.sbom-$(CYCLONEDX_VERSION)
 
-.PHONY: run test references soak fuzz lint bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
+.PHONY: run test references soak fuzz mutants lint bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -46,13 +48,21 @@ references: cmake ## Write docs/configuration.md and docs/metrics.md anew from t
 soak: cmake ## Run the long tests: a thousand ends under load (about half an hour)
 	@BEARERD_SOAK_ENDS=1000 cargo test --locked --test it -- endurance
 
-fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n, SEED=n to repeat a run; several minutes to build first)
-	@cargo run --quiet --locked --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- $(or $(SECONDS),60) $(SEED)
+fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n; SEED=n to repeat a run, and TARGET=name one target of it)
+	@cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target -- $(or $(SECONDS),60) $(or $(SEED),$(if $(TARGET),random)) $(TARGET)
+
+# First by the units alone, which is quick; what they do not notice is tried with the tests of the whole process.
+mutants: cmake $(CARGO_MUTANTS) ## Change the program and see which changes no test notices (FILES='src/token.rs …'; all of them take a night)
+	@for tests in '--lib' '--lib --test it'; do \
+		$(CARGO_MUTANTS) mutants --iterate --copy-target true --output target/mutants $(addprefix --file ,$(FILES)) -- --locked $$tests || [ $$? -eq 2 ]; \
+	done
+	@if [ -s target/mutants/mutants.out/missed.txt ]; then echo 'docs/mutants.md says which of these are known:'; cat target/mutants/mutants.out/missed.txt; fi
 
 lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, documentation
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target -- -D warnings
 	$(CARGO_DENY) --all-features check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
@@ -110,6 +120,10 @@ cmake:
 $(CARGO_DENY):
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
 		cargo install --quiet --locked --root $(@:/bin/cargo-deny=) cargo-deny@$(CARGO_DENY_VERSION)
+
+$(CARGO_MUTANTS):
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
+		cargo install --quiet --locked --root $(@:/bin/cargo-mutants=) cargo-mutants@$(CARGO_MUTANTS_VERSION)
 
 target/peers/.libiap: tests/peers/setup.sh tools/venv.sh
 	@bash $<
