@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_AUDIT_VERSION := 0.22.2
+CARGO_MUTANTS_VERSION := 27.1.0
 INFERNO_VERSION := 0.12.8
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 ENVOY_VERSION := 1.40.0
@@ -25,6 +26,7 @@ CYCLONEDX_VERSION := 11.12.0
 
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 CARGO_AUDIT := target/tools/cargo-audit-$(CARGO_AUDIT_VERSION)/bin/cargo-audit
+CARGO_MUTANTS := target/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)/bin/cargo-mutants
 PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus target/peers/.kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) \
 	target/peers/nginx target/peers/haproxy target/peers/slowhttptest target/peers/libfaketime.so target/peers/caddy target/peers/.envoy-$(ENVOY_VERSION) \
 	target/peers/.frames-$(H2_VERSION)-$(HYPERFRAME_VERSION)-$(HPACK_VERSION) \
@@ -33,7 +35,7 @@ PEERS := target/peers/.libiap target/peers/promtool target/peers/prometheus targ
 	target/peers/.page-$(PLAYWRIGHT_VERSION)-$(AXE_VERSION) \
 	target/peers/kubectl target/peers/.helm-sdk-$(HELM_SDK_VERSION) target/peers/.helm-$(HELM_VERSION) target/peers/.sbom-$(CYCLONEDX_VERSION)
 
-.PHONY: run test references chaos soak fuzz lint audit reproducible bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
+.PHONY: run test references chaos soak fuzz mutants lint audit reproducible bench bench-peers bench-tools build dist image rules instructions profile clean help cmake programs image-tools
 
 # In a terminal the demo gets a process group of its own (set -m), so that Ctrl-C reaches it alone and make ends with its exit code.
 run: cmake ## Build (about two minutes the first time), and start the demo on loopback
@@ -52,13 +54,21 @@ soak: cmake ## Run the long tests: half an hour of mixed load (SECONDS=n), 100,0
 	@BEARERD_SOAK_SECONDS=$(or $(SECONDS),1800) cargo test --locked --profile soak --test it -- --nocapture soak::
 	@BEARERD_SOAK_ABORTS=100000 BEARERD_SOAK_ENDS=1000 cargo test --locked --profile soak --test it -- --nocapture --test-threads 1 a_thousand_keys endurance
 
-fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n, SEED=n to repeat a run; several minutes to build first)
-	@cargo run --quiet --locked --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- $(or $(SECONDS),60) $(SEED)
+fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n; SEED=n to repeat a run, and TARGET=name one target of it)
+	@cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target -- $(or $(SECONDS),60) $(or $(SEED),$(if $(TARGET),random)) $(TARGET)
+
+# First by the units alone, which is quick; what they do not notice is tried with the tests of the whole process.
+mutants: cmake $(CARGO_MUTANTS) ## Change the program and see which changes no test notices (FILES='src/token.rs …'; all of them take a night)
+	@for tests in '--lib' '--lib --test it'; do \
+		$(CARGO_MUTANTS) mutants --iterate --copy-target true --output target/mutants $(addprefix --file ,$(FILES)) -- --locked $$tests || [ $$? -eq 2 ]; \
+	done
+	@if [ -s target/mutants/mutants.out/missed.txt ]; then echo 'docs/mutants.md says which of these are known:'; cat target/mutants/mutants.out/missed.txt; fi
 
 lint: cmake $(CARGO_DENY) ## Format, clippy, licences and sources of crates, documentation
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target -- -D warnings
 	$(CARGO_DENY) --all-features check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
@@ -126,6 +136,10 @@ $(CARGO_DENY):
 $(CARGO_AUDIT):
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
 		cargo install --quiet --locked --root $(@:/bin/cargo-audit=) cargo-audit@$(CARGO_AUDIT_VERSION)
+
+$(CARGO_MUTANTS):
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 \
+		cargo install --quiet --locked --root $(@:/bin/cargo-mutants=) cargo-mutants@$(CARGO_MUTANTS_VERSION)
 
 target/peers/.libiap: tests/peers/setup.sh tools/venv.sh
 	@bash $<

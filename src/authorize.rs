@@ -218,6 +218,26 @@ mod tests {
         }
     }
 
+    /// While one verdict is made, another request may put its own where that was to go.
+    #[test]
+    fn cve_2026_33496_a_verdict_that_comes_between_is_not_taken_for_another_policys() {
+        let (one, other) = (policy(&["A"], Vec::new()), policy(&["B"], Vec::new()));
+        let judged = Judged::default();
+        let scoped = |scope: &str| claims(&json!({ "scope": scope }));
+        let verdict = judged.by(&one, || {
+            assert!(judged.by(&other, || scoped("B")).denial.is_none());
+            scoped("B")
+        });
+        assert!(verdict.denial.is_some());
+        let judged = Judged::default();
+        let mut first: Option<*const Judgement> = None;
+        let verdict = judged.by(&one, || {
+            first = Some(judged.by(&one, || scoped("A")));
+            scoped("A")
+        });
+        assert_eq!(first, Some(std::ptr::from_ref(verdict)), "one policy has one verdict");
+    }
+
     #[test]
     fn a_token_that_outlives_many_reloads_is_dropped_without_using_up_the_stack() {
         let judged = Judged::default();

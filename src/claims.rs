@@ -131,9 +131,12 @@ mod tests {
     fn the_tenant_is_decoded() {
         let encoded = base64::engine::general_purpose::STANDARD.encode("urn:ilmn:iap:tenant:acme");
         assert_eq!(at(&claims(&json!({ "tid": encoded.trim_end_matches('=') })), "tid"), Some(json!("acme")));
-        for plain in ["acme", "YWNtZQ==", "a:b"] {
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        for plain in ["acme", "YWNtZQ==", "a:b", &encode("no tenant:"), &encode("a:b\n"), &encode("a:b c")] {
             assert_eq!(at(&claims(&json!({ "tid": plain })), "tid"), Some(json!(plain)));
         }
+        let elsewhere = claims(&json!({ "sub": encode("a:b"), "tid": { "x": encode("a:b") } }));
+        assert_eq!((at(&elsewhere, "sub"), at(&elsewhere, "tid.x")), (Some(json!("YTpi")), Some(json!("YTpi"))));
     }
 
     #[test]
@@ -142,7 +145,7 @@ mod tests {
         for scope in [json!("B,A"), json!("A B C"), json!("A, B"), json!(["B", "A"])] {
             assert_eq!(claims(&json!({ "scope": scope })).has_scopes(&wanted), Ok(()), "{scope}");
         }
-        for scope in [json!("A"), json!(["A"]), json!("A,BB"), json!({ "A": 1 }), json!(1), json!(null), json!("a,b")] {
+        for scope in [json!("A"), json!(["A"]), json!(["A", "C"]), json!("A,BB"), json!({ "A": 1 }), json!(1), json!(null), json!("a,b")] {
             assert!(claims(&json!({ "scope": scope, "scp": "A B" })).has_scopes(&wanted).is_err(), "{scope}");
         }
         assert_eq!(claims(&json!({ "scp": "B" })).has_scopes(&wanted), Err("A"));

@@ -317,6 +317,10 @@ mod tests {
     fn an_unlisted_jwt_is_refused_and_never_tried_as_a_session() {
         assert_eq!(run(&all(), true, &[("authorization", JWT)], None), Err(Reason::InvalidToken));
         assert_eq!(run(&[Source::SessionToken], true, &[("authorization", JWT)], None), Err(Reason::InvalidToken));
+        assert_eq!(run(&all(), false, &[("authorization", JWT)], None), Err(Reason::InvalidToken));
+        let beside_a_key = [("x-api-key", "k"), ("authorization", JWT)];
+        assert_eq!(run(&all(), true, &beside_a_key, None), Err(Reason::InvalidToken));
+        assert_eq!(run(&all(), false, &beside_a_key, None), Ok((Kind::ApiKey, "k".into())), "the first is taken, whatever comes beside it");
     }
 
     #[test]

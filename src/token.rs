@@ -316,6 +316,8 @@ mod tests {
         }
         assert_eq!(parse(r#"{"exp":-1}"#).unwrap_err(), Error::Expired);
         assert!(parse(r#"{"exp":1800000000.5}"#).is_ok());
+        assert!(parse(r#"{"exp":253402300799.5}"#).is_ok());
+        assert_eq!(parse(r#"{"exp":253402300800.0}"#).unwrap_err(), Error::WrongType("exp"), "the year 10000");
     }
 
     #[test]

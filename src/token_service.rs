@@ -8,9 +8,10 @@ mod wire;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
 use crate::credential::Credential;
 use crate::secret::Secret;
 
@@ -20,6 +21,19 @@ use crate::secret::Secret;
 /// Where there is none that a header can carry.
 pub fn token_in(status: StatusCode, body: &[u8]) -> Result<Secret, Error> {
     wire::answer::token(status, body)
+}
+
+/// The details in an answer of `get_token_details`.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn details_in(status: StatusCode, body: &[u8]) -> Result<TokenDetails, Error> {
+    wire::answer::details(status, body)
+}
+
+/// What an answer that says no means; none for one that says yes. None of `secrets` is in it, whatever the service says.
+pub fn refusal_in(status: StatusCode, headers: &HeaderMap, body: &[u8], secrets: &[Secret], now: Timestamp) -> Option<Error> {
+    wire::answer::refusal(status, headers, body, secrets, now)
 }
 
 /// What `create_token` takes beside the credential: each one is part of what makes a token another token.

@@ -198,6 +198,9 @@ mod tests {
     fn gaps_are_filled_for_each_request() {
         let Ok(Some(open)) = rendered("{peer};{claims.sub};{request_id}", &json!({ "sub": "a" })) else { panic!("it has gaps") };
         let (peer, request_id) = (HeaderValue::from_static("10.0.0.1"), HeaderValue::from_static("r1"));
-        assert_eq!(open.value(&Circumstances { peer: &peer, request_id: &request_id, certificate: None }).unwrap(), "10.0.0.1;a;r1");
+        let circumstances = Circumstances { peer: &peer, request_id: &request_id, certificate: None };
+        assert_eq!(open.value(&circumstances).unwrap(), "10.0.0.1;a;r1");
+        let Ok(Some(open)) = rendered("by {peer}, who is {claims.sub}", &json!({ "sub": "a" })) else { panic!("it has a gap") };
+        assert_eq!(open.value(&circumstances).unwrap(), "by 10.0.0.1, who is a");
     }
 }

@@ -105,9 +105,7 @@ impl Grant {
     }
 
     pub(super) fn published(&self) {
-        if self.published.receiver_count() > 0 {
-            self.published.send_modify(|count| *count = count.wrapping_add(1));
-        }
+        self.published.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 

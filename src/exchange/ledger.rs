@@ -3,6 +3,7 @@
 //! One thread writes. Tokens are written behind, in batches; a revocation is on disk when its promise resolves. API keys are never in it: an entry is
 //! of use again only when its caller presents the credential, by which it is named.
 
+mod record;
 mod seal;
 mod store;
 mod writer;

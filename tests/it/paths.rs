@@ -1,7 +1,6 @@
 //! Paths that a backend may read otherwise than bearerd: without a token, none of them leads to a protected handler, whatever the backend makes of it.
 
-use std::collections::BTreeSet;
-
+use crate::fuzz::inputs::readings::{is_protected, readings};
 use crate::support::client::Client;
 use crate::support::stage::Stage;
 
@@ -11,61 +10,6 @@ const ROUTES: &str = "
   - { name: admin, match: { path_prefix: /admin }, upstream: app }
   - { name: users, match: { path_regex: \"/users/[0-9]+(/.*)?\" }, upstream: app }
   - { name: rest, auth: none, upstream: app }";
-
-/// What a path may become on its way to a handler: each step is one that some server takes.
-fn readings(target: &str) -> BTreeSet<String> {
-    let path = target.split(['?', '#']).next().unwrap();
-    let mut all = BTreeSet::from([path.to_owned()]);
-    // Any order, any number of times: until nothing new comes.
-    loop {
-        let steps: [fn(&str) -> String; 9] = [
-            |path| percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned(),
-            |path| path.replace("%2e", ".").replace("%2E", "."),
-            |path| path.replace("%2f", "/").replace("%2F", "/"),
-            |path| path.replace('\\', "/"),
-            |path| path.to_ascii_lowercase(),
-            |path| path.split('/').map(|segment| segment.split(';').next().unwrap()).collect::<Vec<_>>().join("/"),
-            |path| path.split(['\0', '?', '#']).next().unwrap().to_owned(),
-            merged,
-            resolved,
-        ];
-        let more: BTreeSet<String> = all.iter().flat_map(|path| steps.iter().map(|step| step(path))).collect();
-        let before = all.len();
-        all.extend(more);
-        if all.len() == before || all.len() > 4096 {
-            return all;
-        }
-    }
-}
-
-fn merged(path: &str) -> String {
-    let mut merged = String::new();
-    for letter in path.chars() {
-        if letter != '/' || !merged.ends_with('/') {
-            merged.push(letter);
-        }
-    }
-    merged
-}
-
-/// RFC 3986 section 5.2.4.
-fn resolved(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    for segment in path.split('/').skip(1) {
-        match segment {
-            "." => {}
-            ".." => drop(kept.pop()),
-            other => kept.push(other),
-        }
-    }
-    format!("/{}", kept.join("/"))
-}
-
-fn is_protected(path: &str) -> bool {
-    let rest = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let user = path.strip_prefix("/users/").and_then(|rest| rest.split('/').next());
-    rest("/admin") || user.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
-}
 
 /// Sends each path without a credential, and looks at what reached the upstream. Returns how many did.
 async fn none_reaches_a_protected_handler(stage: &Stage, targets: impl IntoIterator<Item = String>) -> usize {
@@ -92,7 +36,8 @@ async fn none_reaches_a_protected_handler(stage: &Stage, targets: impl IntoItera
         for seen in &stage.upstream.requests()[before..] {
             assert_eq!(answer.status, 200);
             assert_eq!(seen.target(), target, "forwarded unchanged");
-            for reading in readings(seen.target()) {
+            let path = seen.target().split(['?', '#']).next().unwrap();
+            for reading in readings(path, 4096) {
                 assert!(!is_protected(&reading), "{target} may be read as {reading}");
             }
         }

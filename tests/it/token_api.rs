@@ -83,6 +83,25 @@ async fn errors_are_the_apis_own() {
     assert_eq!(huge.status, 413);
 }
 
+/// CVE-2026-73552: what passes in one place of a request passes in none.
+#[tokio::test]
+async fn cve_2026_73552_a_key_that_is_not_visible_ascii_never_gets_to_the_token_service() {
+    let stage = Stage::with_routes(ROUTES).await;
+    for (query, header) in [
+        ("?api_key=k%C3%A9", "X-None: x"),
+        ("?api_key=k%20", "X-None: x"),
+        ("?api_key=k%2Cl", "X-None: x"),
+        ("", "X-API-Key: k l"),
+        ("", "X-API-Key: k,l"),
+        ("", "Authorization: k,l"),
+        ("", "Authorization: Bearer k,l"),
+    ] {
+        assert_eq!(create(&stage.bearerd, query, header).await.status, 400, "{query} {header}");
+    }
+    assert_eq!(stage.service.calls(Operation::Create), 0);
+    token(&create(&stage.bearerd, "?api_key=k%21", "X-None: x").await);
+}
+
 #[tokio::test]
 async fn details_are_asked_once_a_minute_and_a_dead_token_is_dead() {
     let stage = Stage::with_routes(ROUTES).await;

@@ -5,13 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde::{Deserialize, Serialize};
 
+use super::record::{self, Table};
 use super::seal::Keys;
 use super::{OpenError, SavedRevocation, SavedToken};
 use crate::clock::Timestamp;
 use crate::database_file;
-use crate::secret::Secret;
 
 type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -22,25 +21,6 @@ const META: Records = TableDefinition::new("meta");
 const CHECK: &[u8] = b"check";
 /// Bytes of redb's own cache: the ledger is written far more than it is read.
 const CACHE: usize = 4 * 1024 * 1024;
-
-/// The table in a record's context.
-#[derive(Clone, Copy)]
-enum Table {
-    Tokens = 1,
-    Revocations = 2,
-    Meta = 3,
-}
-
-/// A token as it is written. Short names: there may be many.
-#[derive(Serialize, Deserialize)]
-struct Token<'a> {
-    #[serde(borrow)]
-    s: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    t: std::borrow::Cow<'a, str>,
-    m: i64,
-    e: i64,
-}
 
 /// A change to the file.
 pub(super) enum Change {
@@ -182,29 +162,24 @@ fn read(database: &Database, keys: &Keys, now: Timestamp) -> Result<Found, Unusa
         for record in records.iter().map_err(redb::Error::from)? {
             let (name, value) = record.map_err(redb::Error::from)?;
             let name = name.value();
-            let opened = keys.open(table as u8, name, value.value());
-            let parsed = opened.as_ref().and_then(|(plain, newest)| Some((serde_json::from_slice::<Token<'_>>(plain).ok()?, *newest)));
-            let (Some((token, newest)), Ok(name)) = (parsed, <[u8; 32]>::try_from(name)) else {
+            let Some((saved, newest)) = record::opened(keys, table, name, value.value()) else {
                 found.unreadable += 1;
                 stale.drop.push((table, name.to_vec()));
                 continue;
             };
-            let until = Timestamp::from_millis(token.e);
-            if until <= now {
+            if saved.expires <= now {
                 stale.drop.push((table, name.to_vec()));
                 continue;
             }
-            let (service, text) = (token.s.into_owned(), Secret::from(&*token.t));
             match table {
                 Table::Tokens => {
-                    let saved = SavedToken { name, service, text, minted: Timestamp::from_millis(token.m), expires: until };
                     if !newest {
                         stale.renew.push(Change::Keep(saved.clone()));
                     }
                     found.tokens.push(saved);
                 }
                 Table::Revocations | Table::Meta => {
-                    let saved = SavedRevocation { id: name, service, token: text, until };
+                    let saved = SavedRevocation::from(saved);
                     if !newest {
                         stale.renew.push(Change::Promise(saved.clone(), Vec::new()));
                     }
@@ -269,25 +244,12 @@ fn commit<'c>(database: &Database, keys: &Keys, changes: impl Iterator<Item = &'
     {
         let mut tokens = transaction.open_table(TOKENS)?;
         let mut revocations = transaction.open_table(REVOCATIONS)?;
-        let seal = |table: Table, name: &[u8; 32], token: &Token<'_>| -> Result<Vec<u8>, redb::Error> {
-            let plain = zeroize::Zeroizing::new(serde_json::to_vec(token).map_err(io::Error::other)?);
-            Ok(keys.seal(table as u8, name, &plain).map_err(io::Error::other)?)
-        };
         for change in changes {
             match change {
-                Change::Keep(saved) => {
-                    let token = Token {
-                        s: (&*saved.service).into(),
-                        t: saved.text.expose().into(),
-                        m: saved.minted.as_millis(),
-                        e: saved.expires.as_millis(),
-                    };
-                    tokens.insert(saved.name.as_slice(), seal(Table::Tokens, &saved.name, &token)?.as_slice())?;
-                }
+                Change::Keep(saved) => drop(tokens.insert(saved.name.as_slice(), saved.sealed(keys)?.as_slice())?),
                 Change::Forget(name) => drop(tokens.remove(name.as_slice())?),
                 Change::Promise(saved, names) => {
-                    let token = Token { s: (&*saved.service).into(), t: saved.token.expose().into(), m: 0, e: saved.until.as_millis() };
-                    revocations.insert(saved.id.as_slice(), seal(Table::Revocations, &saved.id, &token)?.as_slice())?;
+                    revocations.insert(saved.id.as_slice(), saved.sealed(keys)?.as_slice())?;
                     for name in names {
                         tokens.remove(name.as_slice())?;
                     }

@@ -12,7 +12,8 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// A scheme that nobody here knows is none.
 ///
 /// # Errors
-/// [`Malformed`] for several, for an empty one, and for one that is not visible ASCII.
+/// [`Malformed`] for several, for an empty one, and for one that is not visible ASCII without commas, wherever it stands: a comma joins two header lines
+/// into one (RFC 9110 section 5.3), and blanks at an end get lost on the way.
 pub fn find(headers: &HeaderMap, query: Option<Secret>) -> Result<Option<Credential>, Malformed> {
     let key = single(headers, &X_API_KEY)?.map(|value| Credential { kind: Kind::ApiKey, value });
     let query = query.map(|value| Credential { kind: Kind::ApiKey, value });
@@ -25,14 +26,23 @@ pub fn find(headers: &HeaderMap, query: Option<Secret>) -> Result<Option<Credent
     if found.next().is_some() {
         return Err(Malformed("there are several credentials: send one".to_owned()));
     }
-    Ok(first)
+    match first {
+        Some(credential) if !is_clean(&credential.value) => {
+            Err(Malformed("the credential has characters that none can have: only visible ASCII without spaces and commas".to_owned()))
+        }
+        first => Ok(first),
+    }
+}
+
+fn is_clean(value: &Secret) -> bool {
+    value.expose().bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
 /// The token of the one `Authorization: Bearer`; `None` for everything else.
 pub fn bearer(headers: &HeaderMap) -> Option<Secret> {
     let text = single(headers, &header::AUTHORIZATION).ok()??;
     let credential = parse_authorization(text.expose()).ok()??;
-    (credential.kind == Kind::SessionToken).then_some(credential.value)
+    (credential.kind == Kind::SessionToken && is_clean(&credential.value)).then_some(credential.value)
 }
 
 /// Schemes ignore case (RFC 9110 section 11.1). Text without a scheme is a bare key: the reference's own example sends it.
@@ -82,8 +92,11 @@ mod tests {
         assert_eq!(found("bEARER  pst_1 "), Some((Kind::SessionToken, "pst_1".to_owned())));
         assert_eq!(found("brd_key"), Some((Kind::ApiKey, "brd_key".to_owned())));
         assert_eq!(found("Digest a=b"), None);
-        for empty in ["Basic", "Bearer ", "Bearer a b", ""] {
-            assert!(matches!(find(&authorization(empty), None), Err(Malformed(_))), "{empty}");
+        for malformed in ["Basic", "Bearer ", "Bearer a b", "", "a,b", "Basic a,b"] {
+            assert!(matches!(find(&authorization(malformed), None), Err(Malformed(_))), "{malformed}");
+        }
+        for malformed in ["é", "k ", "k,l", "k\n"] {
+            assert!(matches!(find(&HeaderMap::new(), Some(Secret::from(malformed))), Err(Malformed(_))), "{malformed}");
         }
     }
 
@@ -103,6 +116,7 @@ mod tests {
         assert_eq!(bearer(&authorization("Bearer t")), Some(Secret::from("t")));
         assert_eq!(bearer(&authorization("t")), None);
         assert_eq!(bearer(&authorization("Basic t")), None);
+        assert_eq!(bearer(&authorization("Bearer t,u")), None);
         assert_eq!(bearer(&HeaderMap::new()), None);
     }
 
