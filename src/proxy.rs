@@ -11,6 +11,7 @@ mod ended;
 mod http2;
 pub mod inject;
 pub mod limits;
+mod max_forwards;
 mod outliving;
 mod request;
 mod request_id;
@@ -214,6 +215,10 @@ impl ProxyHttp for Proxy {
                 }
                 Ok(true)
             }
+            _ if ctx.route().is_some_and(|route| route.enforce) && max_forwards::left(session.req_header()) == Some(0) => {
+                let headers = self.answer_headers(session, ctx);
+                answer::empty(session, StatusCode::NO_CONTENT, headers).await.map(|()| true)
+            }
             _ => Ok(false),
         }
     }
@@ -272,6 +277,7 @@ impl ProxyHttp for Proxy {
             version: session.req_header().version,
         };
         inject::apply(request, &ctx.serving.managed, &route.removed, &facts)?;
+        max_forwards::count(request)?;
         for (name, value) in ctx.trace.iter().flat_map(|trace| trace.headers()) {
             request.insert_header(name, value)?;
         }

@@ -356,3 +356,24 @@ async fn trace_is_refused_since_its_answer_would_show_the_token() {
     }
     assert_eq!(stage.upstream.requests().len(), 0);
 }
+
+#[tokio::test]
+async fn rfc_9110_7_6_2_options_goes_no_further_than_it_may() {
+    let stage = stage().await;
+    let ask = async |method: &str, key: &str, most: &str| {
+        let request = format!("{method} / HTTP/1.1\r\nHost: h\r\nX-API-Key: {key}\r\nMax-Forwards: {most}\r\nConnection: close\r\n\r\n");
+        let status = stage.client().await.exchange(&request).await.status;
+        let told = stage.upstream.requests().pop().and_then(|request| request.head.header("max-forwards").map(str::to_owned));
+        (status, stage.upstream.requests().len(), told)
+    };
+    let told = |text: &str| Some(text.to_owned());
+    assert_eq!(ask("OPTIONS", "k", "0").await, (204, 0, None), "the last that it may reach answers");
+    assert_eq!(ask("OPTIONS", "", "0").await.0, 400, "whose credential is looked at first");
+    assert_eq!(ask("OPTIONS", "k", "2").await, (200, 1, told("1")));
+    assert_eq!(ask("OPTIONS", "k", "1").await, (200, 2, told("0")));
+    for (count, (method, most)) in
+        [("OPTIONS", "x"), ("OPTIONS", "-1"), ("OPTIONS", "99999999999999999999"), ("GET", "0")].into_iter().enumerate()
+    {
+        assert_eq!(ask(method, "k", most).await, (200, 3 + count, told(most)), "{method} {most}");
+    }
+}
