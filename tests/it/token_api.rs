@@ -186,6 +186,22 @@ async fn released_is_not_revoked() {
     assert_eq!(with_body(&stage.bearerd, "DELETE /v1/tokens", &minted).await.status, 204);
     assert_eq!(token(&create(&stage.bearerd, "", "X-API-Key: shared").await), minted, "others go on with it");
     assert_eq!(stage.service.calls(Operation::Revoke), 0);
+    assert_eq!(with_body(&stage.bearerd, "DELETE /v1/tokens", "theirs").await.status, 204);
+    assert_eq!(stage.service.calls(Operation::Revoke), 1, "one that was not minted here has nobody to share it");
+}
+
+/// Without the service's word, and with it: bearerd has minted the first session itself.
+#[tokio::test]
+async fn a_revoked_session_takes_with_it_what_was_minted_from_it() {
+    let stage = Stage::with_routes(ROUTES).await;
+    for session in [token(&create(&stage.bearerd, "?returnSessionToken=true", "X-API-Key: k").await), "pst_1".to_owned()] {
+        let (bearer, before) = (format!("Bearer {session}"), stage.service.calls(Operation::Create));
+        let call = async || get(stage.bearerd.address(), "/", &[("authorization", &bearer)]).await.status;
+        assert_eq!((call().await, call().await, stage.service.calls(Operation::Create) - before), (200, 200, 1));
+        assert_eq!(with_body(&stage.bearerd, "DELETE /v1/tokens", &session).await.status, 204);
+        assert_eq!(stage.bearerd.value("bearerd_cache_entries").await, 0.0, "nothing is kept, and renewed, for {session}");
+        assert_eq!((call().await, stage.service.calls(Operation::Create) - before), (401, 1));
+    }
 }
 
 #[tokio::test]
