@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::stand::{Answer, SECOND, Stand, bounds, down, terms, text};
 use bearerd::exchange::{Bounds, Error};
+use bearerd::secret::Secret;
 use bearerd::token_service;
 use tokio::task::JoinSet;
 use tokio::time;
@@ -110,4 +111,22 @@ async fn a_flood_of_bad_keys_stays_within_the_budget_and_delays_no_renewal() {
     assert!(calls <= 1 + 100 * spent + 20, "{calls} calls in {spent} s");
     assert!(refused > 0, "the queue is bounded");
     assert!(seen.len() >= 2, "renewed in the middle of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_without_a_verdict_is_tried_again_at_growing_pauses_until_there_is_one() {
+    let stand = Stand::bounded(terms(), Bounds { breaker_failures: 1000, ..bounds() }, 1000);
+    let token = text(&stand.ask("k").await.unwrap());
+    stand.script.always("revoke", down());
+    stand.exchange.revoke(&stand.service, &Secret::from(token)).await.unwrap();
+    time::sleep(600 * SECOND).await;
+    let tried: Vec<Duration> = stand.script.calls("revoke").iter().map(|call| call.at).collect();
+    let pauses: Vec<Duration> = tried.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= SECOND / 2), "{pauses:?}");
+    assert!(pauses.iter().skip(6).all(|pause| (30 * SECOND..=61 * SECOND).contains(pause)) && pauses.len() > 12, "{pauses:?}");
+    stand.script.works();
+    time::sleep(600 * SECOND).await;
+    assert_eq!(stand.script.count("revoke"), tried.len() + 1, "once more, and no longer");
+    assert_eq!(stand.value(r#"bearerd_revocations_total{outcome="ok"}"#), 1.0);
+    assert_eq!(stand.value("bearerd_revocations_pending"), 0.0);
 }
