@@ -39,7 +39,7 @@ pub(super) fn forms(path: &str) -> Option<BTreeSet<Vec<u8>>> {
     for _ in 0..STEPS {
         let mut next = BTreeSet::new();
         for form in &newest {
-            next.extend([percent_decode(form).collect(), decode_dots(form)]);
+            next.extend([percent_decode(form).collect(), decoded(form, &[b'.']), decoded(form, &[b'/', b'\\'])]);
             next.extend(Reading::all(form).map(|reading| reading.resolve(form)));
         }
         newest = next.difference(&forms).cloned().collect();
@@ -54,14 +54,16 @@ pub(super) fn forms(path: &str) -> Option<BTreeSet<Vec<u8>>> {
     None
 }
 
-/// Decodes `%2e` alone: to a URL parser (WHATWG URL, "double-dot path segment") an escaped dot is a dot, while an escaped slash is no slash.
-fn decode_dots(path: &[u8]) -> Vec<u8> {
+/// Decodes these bytes alone. To a URL parser (WHATWG URL, "double-dot path segment") an escaped dot is a dot, while an escaped slash is no slash; a proxy
+/// that decodes slashes (Envoy's `path_with_escaped_slashes_action`) may leave dots to others.
+fn decoded(path: &[u8], bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((byte, after)) = rest.split_first() {
-        let dot = rest.get(..3).is_some_and(|escape| escape.eq_ignore_ascii_case(b"%2e"));
-        decoded.push(if dot { b'.' } else { *byte });
-        rest = if dot { &rest[3..] } else { after };
+        let escaped = rest.get(..3).filter(|_| *byte == b'%').and_then(|escape| percent_decode(escape).next());
+        let taken = escaped.filter(|escaped| bytes.contains(escaped));
+        decoded.push(taken.unwrap_or(*byte));
+        rest = if taken.is_some() { &rest[3..] } else { after };
     }
     decoded
 }
@@ -154,6 +156,8 @@ mod tests {
             ("/a//../b", &["/b", "/a/b", "/a/../b"]),
             ("//a\\../b", &["/b", "/a/../b"]),
             ("/a/%252e%252e/b", &["/b", "/a/%2e%2e/b"]),
+            ("/..%2fa/%2e%2e/b", &["/b", "/a/%2e%2e/b"]),
+            ("/%2E%5c%2f%2", &["/%2E\\/%2", "/.%5c%2f%2"]),
         ] {
             let forms = forms(path).unwrap();
             for reading in readings {

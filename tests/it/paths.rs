@@ -64,6 +64,7 @@ async fn the_corpus_of_paths_that_others_fell_to() {
         "/public/..%2525252525252525252fadmin",
         "/public/..%252525252fx/../admin",
         "/public/%252e%252e%252fadmin",
+        "/..%2fadmin/%2e%2e/x",
         "/public/..%5cadmin",
         "/public/..\\admin",
         "/public\\..\\admin",
