@@ -102,7 +102,7 @@ def main(debian_packages):
         "version": 1,
         "metadata": {"component": bearerd},
     } | content
-    json.dump(document, sys.stdout, indent=1)
+    json.dump(document, sys.stdout, separators=(",", ":"))
     print()
 
 

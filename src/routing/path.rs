@@ -39,7 +39,7 @@ pub(super) fn forms(path: &str) -> Option<BTreeSet<Vec<u8>>> {
     for _ in 0..STEPS {
         let mut next = BTreeSet::new();
         for form in &newest {
-            next.extend([percent_decode(form).collect(), decoded(form, &[b'.']), decoded(form, &[b'/', b'\\'])]);
+            next.extend([percent_decode(form).collect(), decoded(form, b"."), decoded(form, br"/\")]);
             next.extend(Reading::all(form).map(|reading| reading.resolve(form)));
         }
         newest = next.difference(&forms).cloned().collect();
