@@ -183,7 +183,7 @@ def saturate(target, folder, seconds):
     bad = re.search(r"Non-2xx.*|Socket errors.*", out)
     if bad:
         raise SystemExit(f"{target['name']}: {bad.group(0)}")
-    latency = [milliseconds(re.search(rf"{share}%\s+(\S+)", out).group(1)) for share in (50, 99)]
+    latency = [milliseconds(re.search(rf"^\s+{share}%\s+(\S+)", out, re.MULTILINE).group(1)) for share in (50, 99)]
     return int(re.search(r"(\d+) requests in", out).group(1)), float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), *latency
 
 
