@@ -155,6 +155,32 @@ def cold_mint(proxy_port, service_port):
         "median_added": statistics.median(c - w - d for c, w, d in zip(cold, warm, direct))}
 
 
+def starts(folder, upstream_port):
+    """Seconds to ready and MiB resident then, of five starts."""
+    ready, rss = [], []
+    for _ in range(5):
+        ports, command = configuration(folder, "start", upstream_port, False)
+        over_http(folder, "start", 1)
+        process, took = time_to_ready(folder, command, ports["metrics"])
+        ready.append(took)
+        rss.append(rss_mib(process.pid))
+        process.kill()
+        process.wait()
+    return ready, rss
+
+
+def mint_over_http(folder, upstream_port, running):
+    """What `cold_mint` says, with a token service that is a process of its own."""
+    service_ports, service = configuration(folder, "service", upstream_port, False)
+    running.append(start(folder, "service", service))
+    wait_for(service_ports["service"])
+    ports, command = configuration(folder, "cold", upstream_port, False)
+    over_http(folder, "cold", service_ports["service"])
+    running.append(start(folder, "cold", command))
+    wait_for(ports["proxy"])
+    return cold_mint(ports["proxy"], service_ports["service"])
+
+
 def tokens(port):
     """A JWT of each key."""
     service, found = http.client.HTTPConnection("127.0.0.1", port), []
@@ -176,23 +202,8 @@ def main():
     running = [upstream(folder, up)]
     try:
         wait_for(up)
-        ready, rss = [], []
-        for _ in range(5):
-            ports, command = configuration(folder, "probe", up, False)
-            over_http(folder, "probe", 1)
-            process, took = time_to_ready(folder, command, ports["metrics"])
-            ready.append(took)
-            rss.append(rss_mib(process.pid))
-            process.kill()
-            process.wait()
-        service_ports, service = configuration(folder, "service", up, False)
-        running.append(start(folder, "service", service))
-        wait_for(service_ports["service"])
-        ports, command = configuration(folder, "cold", up, False)
-        over_http(folder, "cold", service_ports["service"])
-        running.append(start(folder, "cold", command))
-        wait_for(ports["proxy"])
-        mint = cold_mint(ports["proxy"], service_ports["service"])
+        ready, rss = starts(folder, up)
+        mint = mint_over_http(folder, up, running)
         for process in running[1:]:
             process.kill()
         targets = []

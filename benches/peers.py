@@ -13,8 +13,8 @@ import argparse, json, os, pathlib, platform, re, statistics, subprocess, tempfi
 
 import protocols
 import scale
-from cpu_per_request import (BEARERD, KEYS, RELEASE, ROOT, ROUTE, TEMPORARY, TICKS, cold_mint, configuration, free_port, keys_file, over_http, start, time_to_ready,
-                             tokens, wait_for)
+from cpu_per_request import (BEARERD, KEYS, RELEASE, ROOT, ROUTE, TEMPORARY, TICKS, configuration, free_port, keys_file, mint_over_http, start, starts, tokens,
+                             wait_for)
 
 CONNECTIONS = 64
 RATE = 1000
@@ -281,30 +281,16 @@ def table(results):
 
 def alone(folder, many, running):
     """What none of the others does, or has: start, a cold key, many tokens."""
-    ready = []
-    for _ in range(5):
-        ports, command = configuration(folder, "start", free_port(), False)
-        over_http(folder, "start", 1)
-        process, took = time_to_ready(folder, command, ports["metrics"])
-        ready.append(took * 1e3)
-        process.kill()
-        process.wait()
-    asked, service = configuration(folder, "mints", free_port(), False)
-    running.append(start(folder, "service", service))
-    wait_for(asked["service"])
     upstream = free_port()
     running.append(start(folder, "upstream", nginx(folder, "behind", f"server {{ listen 127.0.0.1:{upstream}; location / {{ return 200 'hello'; }} }}")))
     wait_for(upstream)
-    ports, command = configuration(folder, "cold", upstream, False)
-    over_http(folder, "cold", asked["service"])
-    running.append(start(folder, "cold", command))
-    wait_for(ports["proxy"])
-    mint = cold_mint(ports["proxy"], asked["service"])
+    ready, _ = starts(folder, upstream)
+    mint = mint_over_http(folder, upstream, running)
     with scale.Stand(tokens=2 * many) as stand:
         empty = rss_mib([stand.bearerd.pid])
         stand.warm(many)
         held = rss_mib([stand.bearerd.pid]) - empty
-    return {"ready_ms": statistics.median(ready), "cold_mint_added_ms": mint["median_added"] * 1e3, "token_service_alone_ms": mint["direct"] * 1e3,
+    return {"ready_ms": statistics.median(ready) * 1e3, "cold_mint_added_ms": mint["median_added"] * 1e3, "token_service_alone_ms": mint["direct"] * 1e3,
             "tokens": many, "token_bytes": len(scale.jwt(700)), "rss_of_tokens_mib": held}
 
 

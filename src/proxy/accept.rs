@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
@@ -164,8 +165,7 @@ impl Door {
                 let Some(tls) = Box::pin(self.shake_hands(tcp, listening, &connection, limits.header_timeout)).await else { return Ok(()) };
                 let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
-                let stream: pingora::protocols::Stream =
-                    Box::new(CallerStream::new(fd, *tls, Arc::clone(&connection), limits.header_timeout, framing)?);
+                let stream: Stream = Box::new(CallerStream::new(fd, *tls, Arc::clone(&connection), limits.header_timeout, framing)?);
                 if is_http2 {
                     Box::pin(self.serve_http2(stream, &connection, limits)).await;
                 } else {
@@ -213,12 +213,12 @@ impl Door {
         Ok(())
     }
 
-    async fn serve_http2(&self, stream: pingora::protocols::Stream, connection: &Connection, limits: &Limits) {
+    async fn serve_http2(&self, stream: Stream, connection: &Connection, limits: &Limits) {
         http2::serve(http2::Serving { app: &self.app, limits, draining: &self.draining }, stream, connection).await;
     }
 
     /// Serves one connection, request after request.
-    async fn serve_http1(&self, stream: pingora::protocols::Stream, connection: &Connection, limits: &Limits) {
+    async fn serve_http1(&self, stream: Stream, connection: &Connection, limits: &Limits) {
         let mut next = self.app.process_new_http(first_session(stream, limits), &self.draining).await;
         while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
             connection.await_request();
@@ -230,7 +230,7 @@ impl Door {
 
 /// pingora sets no bound of its own on writes, and one on reads that nobody can set: a caller who reads nothing, or stops within a body, would hold the
 /// connection, and the upstream's.
-fn session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession {
+fn session(stream: Stream, limits: &Limits) -> ServerSession {
     let mut session = ServerSession::new_http1(stream);
     session.set_read_timeout(Some(limits.idle_timeout));
     session.set_write_timeout(Some(limits.idle_timeout));
@@ -239,7 +239,7 @@ fn session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession
 
 // Sessions are made in functions of their own: one that stood in `serve_http1` would stay part of its task while another is served.
 
-fn first_session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerSession {
+fn first_session(stream: Stream, limits: &Limits) -> ServerSession {
     let mut session = session(stream, limits);
     // pingora counts in whole seconds. Later requests are awaited without a timer: see `Connections::sweep`.
     session.set_keepalive(Some(limits.header_timeout.as_secs().max(1)));
@@ -249,7 +249,7 @@ fn first_session(stream: pingora::protocols::Stream, limits: &Limits) -> ServerS
     session
 }
 
-fn next_session(stream: pingora::protocols::Stream, settings: Option<HttpPersistentSettings>, limits: &Limits) -> ServerSession {
+fn next_session(stream: Stream, settings: Option<HttpPersistentSettings>, limits: &Limits) -> ServerSession {
     let mut session = session(stream, limits);
     if let Some(settings) = settings {
         settings.apply_to_session(&mut session);

@@ -8,8 +8,7 @@ use std::sync::{Arc, OnceLock};
 use http::Method;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// From 0.25 ms to 10 s: a warm request takes well under a millisecond, a hung upstream up to its time-out.
@@ -276,9 +275,7 @@ impl Metrics {
     /// # Errors
     /// When a family cannot be encoded.
     pub fn render(&self) -> Result<String, Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 }
 

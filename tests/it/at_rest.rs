@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use crate::support::client::get;
 use crate::support::events::PATIENCE;
 use crate::support::process::{Process, on_free_ports};
+use crate::support::stage::{self, surroundings};
 use crate::support::upstream::RecordingUpstream;
 
 /// Everything that makes bearerd write a file.
@@ -69,12 +70,8 @@ async fn whatever_it_writes_is_its_owners_alone_under_any_umask() {
 
 #[tokio::test]
 async fn a_crash_leaves_no_core() {
-    let upstream = RecordingUpstream::start().await;
-    let configuration = format!(
-        "token_services: {{ default: {{ kind: iap, url: \"http://{0}\" }} }}\nupstreams: {{ app: {{ servers: [\"{0}\"] }} }}\nroutes: [{{ upstream: app }}]\n",
-        upstream.address()
-    );
-    let process = Process::run(&configuration);
+    let (service, upstream) = surroundings().await;
+    let process = Process::run(&stage::configuration(&service, &upstream, "", "  - { upstream: app }"));
     process.addresses().await;
     let limits = fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
