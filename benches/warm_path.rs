@@ -102,6 +102,7 @@ fn warm_path(criterion: &mut Criterion) {
         caller: &caller,
         request_id: &request_id,
         token: Some(granted.token()),
+        compressed: false,
         told: &[],
         host: None,
         certificate: None,

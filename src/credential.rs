@@ -181,7 +181,7 @@ pub fn scheme(value: &[u8]) -> (Scheme, &[u8]) {
 
 /// Three parts of which the first is a JSON object with `alg`.
 fn is_jwt(text: &[u8]) -> bool {
-    if text.iter().filter(|byte| **byte == b'.').count() != 2 {
+    if memchr::memchr_iter(b'.', text).count() != 2 {
         return false;
     }
     let header = text.split(|byte| *byte == b'.').next().unwrap_or_default();

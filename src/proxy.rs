@@ -174,16 +174,17 @@ impl Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Context;
+    // Boxed: pingora moves it from one of its futures into the next.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.serving.load_full(), &self.admission.metrics)
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.serving.load_full(), &self.admission.metrics))
     }
 
     // No module is wanted: the default would add compression.
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
         let Some(connection) = Connection::of(session.digest()) else {
             return Error::e_explain(ErrorType::InternalError, "a request without its connection");
         };
@@ -223,7 +224,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
         let Some(upstream) = ctx.upstream() else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
@@ -243,17 +244,23 @@ impl ProxyHttp for Proxy {
             trace.ask_upstream(name, peer.address().to_string());
         }
         ctx.tries += 1;
-        if session.req_header().headers.contains_key(UPGRADE) {
-            upstream::upgrade::prepare(&mut peer);
-        }
-        // In shadow mode nothing of ours strips the hop-by-hop headers.
-        if !inject::nominates(session.req_header()) && ctx.route().is_some_and(|route| route.enforce) {
+        if inject::nominates(session.req_header()) {
+            if session.req_header().headers.contains_key(UPGRADE) {
+                upstream::upgrade::prepare(&mut peer);
+            }
+        } else if ctx.route().is_some_and(|route| route.enforce) {
+            // In shadow mode nothing of ours strips the hop-by-hop headers.
             peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         }
         Ok(peer)
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Self::CTX,
+    ) -> pingora::Result<()> {
         let (Some(route), Some(connection), Some(request_id)) = (ctx.route(), Connection::of(session.digest()), &ctx.request_id) else {
             return Error::e_explain(ErrorType::InternalError, "a request that skipped its first phase");
         };
@@ -271,6 +278,7 @@ impl ProxyHttp for Proxy {
             caller: &connection.caller,
             request_id,
             token,
+            compressed: upstream.compresses(),
             told,
             host,
             certificate: connection.certificate(),
@@ -298,7 +306,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> pingora::Result<()> {
         ctx.answered = true;
         ctx.times.answered = ctx.clock();
@@ -332,7 +340,7 @@ impl ProxyHttp for Proxy {
         Err(error.into_up())
     }
 
-    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> pingora::Result<()> {
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Self::CTX) -> pingora::Result<()> {
         // Interim answers (RFC 9110 section 15.2) are not what is meant.
         if !response.status.is_informational() {
             self.edit(session, response, ctx)?;
@@ -343,7 +351,7 @@ impl ProxyHttp for Proxy {
     }
 
     /// Nothing was sent yet, so another server may be asked whatever the method.
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
         self.leave_alone(ctx);
         let addresses = ctx.upstream().map_or(0, |upstream| upstream.addresses());
         error.set_retry(ctx.tries < addresses);
@@ -352,7 +360,14 @@ impl ProxyHttp for Proxy {
 
     /// A server took the request and did not begin to answer: another one is asked where sending it twice does no harm (RFC 9110 section 9.2.2).
     /// A connection that was closed just when the request went out on it is pingora's own reason to try again.
-    fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, mut error: Box<Error>, ctx: &mut Context, reused: bool) -> Box<Error> {
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Self::CTX,
+        reused: bool,
+    ) -> Box<Error> {
         if !upstream::is_repeatable(session) || ctx.answered || session.response_written().is_some() {
             error.set_retry(false);
             return error;
@@ -371,7 +386,7 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
         let failure = answer::failure(error);
         ctx.cause = Some(answer::cause(error));
         if let Some(reason) = failure.filter(|reason| reason.is_upstream()) {
@@ -399,11 +414,11 @@ impl ProxyHttp for Proxy {
     }
 
     /// Logged once, in [`ProxyHttp::logging`].
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Self::CTX, _: &Error) -> bool {
         true
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Self::CTX) {
         ended::tell(session, ctx, &self.recent);
     }
 }

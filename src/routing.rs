@@ -188,6 +188,9 @@ impl Head {
     }
 }
 
+/// Routes that are passed over at one time.
+const BLOCK: usize = 8;
+
 impl Table {
     /// Whether the method of a request makes a difference.
     pub fn reads_methods(&self) -> bool {
@@ -217,11 +220,20 @@ impl Table {
         picked.ok_or_else(|| Refusal::new(Reason::NoRoute, "No route of this proxy serves this host, path and method."))
     }
 
+    /// The places of routes that a path may fit which begins with `word`. Looked for in blocks: most have none.
+    fn candidates(&self, word: u64) -> impl Iterator<Item = usize> {
+        let fits = move |head: &Head| word & head.mask == head.bytes;
+        let blocks = self.heads.chunks(BLOCK).enumerate().filter(move |(_, block)| block.iter().fold(false, |any, head| any | fits(head)));
+        blocks.flat_map(move |(number, block)| {
+            block.iter().enumerate().filter(move |(_, head)| fits(head)).map(move |(place, _)| number * BLOCK + place)
+        })
+    }
+
     /// The first route that takes the path; none where a route before it would take it in another case: to the upstream it may be that one's.
     fn pick(&self, path: &[u8], target: &Target<'_>) -> Result<Option<usize>, Ambiguous> {
         let (host, word) = (host_of(target.authority), Head::word(path));
         let mut in_another_case = false;
-        for (place, _) in self.heads.iter().enumerate().filter(|(_, head)| word & head.mask == head.bytes) {
+        for place in self.candidates(word) {
             let route = &self.conditions[place];
             let others_fit = || route.fits_method(target.method) && route.fits_host(host) && route.fits_headers(target.headers);
             if route.path.fits_in_any_case(path) && others_fit() {
@@ -256,6 +268,16 @@ mod tests {
     fn at(routes: &[Conditions], authority: &str, path: &str) -> Result<usize, Reason> {
         let target = Target { authority, method: &Method::GET, path, headers: &HeaderMap::new() };
         Table::new(routes.to_vec()).find(&target).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn of_many_routes_the_first_that_fits_is_found() {
+        let routes: Vec<_> = (0..30).map(|number| route(PathPattern::prefix(&format!("/r/{number}")))).collect();
+        for (place, path) in (0..30).map(|number| (number, format!("/r/{number}/x"))) {
+            assert_eq!(at(&routes, "", &path), Ok(place));
+        }
+        let twice: Vec<_> = routes.iter().chain(&routes).cloned().collect();
+        assert_eq!((at(&twice, "", "/r/29"), at(&twice, "", "/r/30")), (Ok(29), Err(Reason::NoRoute)));
     }
 
     #[test]

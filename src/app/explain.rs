@@ -327,6 +327,7 @@ fn sent(config: &Config, route: &Route, name: &str, asked: &Asked, judgement: Op
         caller: &caller,
         request_id: &request_id,
         token: (route.auth == Auth::Required).then_some(&token),
+        compressed: false,
         told,
         host: None,
         certificate: None,

@@ -310,6 +310,7 @@ fn limits(listener: &config::Listener) -> Limits {
         idle_timeout: limits.idle_timeout,
         connections: limits.connections,
         connections_per_peer: limits.connections_per_peer,
+        streams: limits.streams,
         trusted_peers: listener.trusted(),
     }
 }

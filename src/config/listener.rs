@@ -179,6 +179,9 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at one time from one address; 0 is no limit.
     pub connections_per_peer: usize,
+    /// Requests at one time on an HTTP/2 connection. Of an answer that its caller does not take, each may hold 600 KiB until `idle_timeout`.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub streams: u32,
 }
 
 impl Default for Limits {
@@ -190,6 +193,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             connections: 10_000,
             connections_per_peer: 0,
+            streams: 100,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! pingora brings the loop, but no way to tell one connection that it should end, nor to count its refused streams with our own limits: so this is
 //! ours, on pingora's sessions.
 
-use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +14,18 @@ use pingora::protocols::{Digest, Stream};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::Proxy;
 use super::connection::{Connection, stopped};
 use super::limits::Limits;
 
-/// Requests at one time on a connection (RFC 9113 section 5.1.2 advises no less than 100).
-const STREAMS: u32 = 100;
 /// Bytes that a caller may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Requests at one time on a connection whose streams may be over already: reset, they no longer count as streams, and still are work (CVE-2025-8671).
-const REQUESTS: usize = 2 * STREAMS as usize;
+/// Requests at one time on a connection, for each stream that it may have: a stream that was reset no longer counts, and its request still is work
+/// (CVE-2025-8671).
+const REQUESTS_PER_STREAM: usize = 2;
 /// Streams that break the protocol, or come on top of so many requests, before the connection is given up: each costs us more than its sender (CVE-2025-8671).
 const MALFORMED: usize = 32;
 /// The time that a caller has to close after its last answer.
@@ -36,7 +35,7 @@ fn options(limits: &Limits) -> H2Options {
     let mut options = default_h2_options();
     options
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(limits.streams)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     options
@@ -62,38 +61,48 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
     let shaken = time::timeout(limits.header_timeout, server::handshake(stream, Some(options(limits)))).await;
     let Ok(Ok(mut h2)) = shaken else { return };
     connection.share();
-    let (mut requests, mut tasks) = (JoinSet::new(), HashMap::new());
+    let (mut requests, mut tasks) = (JoinSet::new(), Vec::<AbortHandle>::new());
+    let most_requests = REQUESTS_PER_STREAM * usize::try_from(limits.streams).unwrap_or(usize::MAX);
     let (mut is_ending, mut malformed) = (false, 0);
     let mut drained = draining.clone();
+    let mut drained = pin!(stopped(&mut drained));
+    let mut doomed = pin!(connection.doomed());
+    let mut quiet = pin!(time::sleep(limits.idle_timeout));
     loop {
         let has_served = connection.is_in_use();
-        // Once it is ending, a caller who keeps it open without a request is not waited for.
-        let quiet = if is_ending { LAST } else { limits.idle_timeout };
         tokio::select! {
             biased;
             // A connection that has had no request yet gets one: it was made for it, and the answer will say that it is the last.
-            () = stopped(&mut drained), if !is_ending && has_served => {
+            () = &mut drained, if !is_ending && has_served => {
                 h2.graceful_shutdown();
                 is_ending = true;
+                quiet.as_mut().reset(Instant::now() + LAST);
             }
-            doomed = connection.doomed() => {
-                doomed.iter().filter_map(|request| tasks.get(request)).for_each(AbortHandle::abort);
+            ids = &mut doomed => {
+                doomed.set(connection.doomed());
+                tasks.iter().filter(|task| ids.contains(&task.id())).for_each(AbortHandle::abort);
                 if !is_ending {
                     h2.graceful_shutdown();
                     is_ending = true;
                 }
             }
             Some(ended) = requests.join_next_with_id(), if !requests.is_empty() => {
-                tasks.remove(&ended.map_or_else(|error| error.id(), |(id, _)| id));
+                let id = ended.map_or_else(|error| error.id(), |(id, _)| id);
+                if let Some(place) = tasks.iter().position(|task| task.id() == id) {
+                    tasks.swap_remove(place);
+                }
+                if requests.is_empty() {
+                    // Once it is ending, a caller who keeps it open without a request is not waited for.
+                    quiet.as_mut().reset(Instant::now() + if is_ending { LAST } else { limits.idle_timeout });
+                }
             }
             accepted = HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)) => match accepted {
-                Ok(Some(H2Accept::Session(session))) if requests.len() < REQUESTS => {
+                Ok(Some(H2Accept::Session(session))) if requests.len() < most_requests => {
                     connection.serve_request();
                     let mut session = ServerSession::new_http2(session);
                     session.set_write_timeout(Some(limits.idle_timeout));
                     let (app, draining) = (Arc::clone(app), draining.clone());
-                    let task = requests.spawn(async move { app.process_new_http(session, &draining).await });
-                    tasks.insert(task.id(), task);
+                    tasks.push(requests.spawn(async move { app.process_new_http(session, &draining).await }));
                 }
                 // The session of one too many goes, and with it its stream.
                 Ok(Some(H2Accept::Session(_) | H2Accept::Rejected)) => {
@@ -105,12 +114,13 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                 }
                 Ok(None) | Err(_) => break,
             },
-            () = time::sleep(quiet), if requests.is_empty() => {
+            () = &mut quiet, if requests.is_empty() => {
                 if is_ending {
                     break;
                 }
                 h2.graceful_shutdown();
                 is_ending = true;
+                quiet.as_mut().reset(Instant::now() + LAST);
             }
         }
     }

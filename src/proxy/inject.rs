@@ -190,6 +190,8 @@ pub struct Facts<'a> {
     pub request_id: &'a HeaderValue,
     /// The token to inject; none on a public route.
     pub token: Option<&'a Token>,
+    /// Whether the upstream may be sent compressed header sections (HTTP/2).
+    pub compressed: bool,
     /// What the upstream is told beside it.
     pub told: &'a [(&'static str, Rendered)],
     /// The `Host` to send, where it is not the caller's.
@@ -220,7 +222,8 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, fa
         None => strip_public_authorization(request, managed),
     }
     set_forwarded(request, facts.caller, forwarded_host)?;
-    request.insert_header(REQUEST_ID, facts.request_id.clone())?;
+    // Appended rather than inserted, as all that was stripped: it is the quicker way, and there is nothing to replace.
+    request.append_header(REQUEST_ID, request_id(facts))?;
     // One more line keeps those of proxies before us (RFC 9110 section 7.6.3).
     let via = match facts.version {
         Version::HTTP_10 => "1.0 bearerd",
@@ -234,13 +237,20 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, fa
     let circumstances = Circumstances { peer: &peer, request_id: facts.request_id, certificate: facts.certificate };
     for (name, rendered) in facts.told {
         if let Some(value) = rendered.value(&circumstances) {
-            request.insert_header(*name, value)?;
+            request.append_header(*name, value)?;
         }
     }
     if let Some(host) = facts.host {
         request.insert_header(HOST, host.clone())?;
     }
     Ok(())
+}
+
+/// No request has the id of another: in the table of headers of an HTTP/2 connection (RFC 7541 section 2.3.2) it would only push out what comes again.
+fn request_id(facts: &Facts<'_>) -> HeaderValue {
+    let mut value = facts.request_id.clone();
+    value.set_sensitive(facts.compressed);
+    value
 }
 
 /// Bytes of a header section as it goes over the wire in HTTP/1.1.
@@ -313,10 +323,10 @@ fn strip_public_authorization(request: &mut RequestHeader, managed: &Managed) {
 /// Written anew, unless the peer is trusted: then its word is kept and ours added.
 fn set_forwarded(request: &mut RequestHeader, caller: &Caller, host: Option<HeaderValue>) -> pingora::Result<()> {
     if !caller.trusted {
-        request.insert_header(FORWARDED_FOR, caller.header.clone())?;
-        request.insert_header(FORWARDED_PROTO, caller.scheme())?;
+        request.append_header(FORWARDED_FOR, caller.header.clone())?;
+        request.append_header(FORWARDED_PROTO, caller.scheme())?;
         if let Some(host) = host {
-            request.insert_header(FORWARDED_HOST, host)?;
+            request.append_header(FORWARDED_HOST, host)?;
         }
         return Ok(());
     }

@@ -25,6 +25,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at one time from one address.
     pub connections_per_peer: usize,
+    /// Requests at one time on an HTTP/2 connection (RFC 9113 section 6.5.2 advises no less than 100).
+    pub streams: u32,
     /// Peers whose `X-Forwarded-*` headers count.
     pub trusted_peers: Vec<IpNet>,
 }

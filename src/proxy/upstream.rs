@@ -193,6 +193,11 @@ impl Upstream {
         self.manner.header_bytes
     }
 
+    /// Whether it may be sent compressed header sections.
+    pub fn compresses(&self) -> bool {
+        self.manner.protocol != Protocol::Http1
+    }
+
     /// When its servers are left alone.
     pub const fn ejection(&self) -> Ejection {
         self.manner.ejection

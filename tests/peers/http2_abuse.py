@@ -1,6 +1,6 @@
 """Abuse of HTTP/2 by frames that were built by hand, against bearerd with an upstream of our own behind it.
 
-Arguments: the upstream's port to listen on, bearerd's process, its listener for HTTP/2, its listener for HTTP/1, the attack. The API key comes on standard
+Arguments: the upstream's port to listen on, bearerd's process, its listener for HTTP/2, its listener for HTTP/1, the attack, how many streams a connection may have. The API key comes on standard
 input. While an attack goes on, another caller is served; bearerd's memory grows by no more than the bound."""
 
 import json
@@ -15,8 +15,8 @@ from hyperframe.frame import (ContinuationFrame, DataFrame, Frame, GoAwayFrame, 
 
 # What one connection may cost.
 GROWTH = 16 << 20
-# What an answer may cost that nobody takes, and how many a connection may ask for at once.
-AHEAD, STREAMS = 1 << 20, 100
+# What an answer may cost that nobody takes.
+AHEAD = 5 << 17
 BIG = 8 << 20
 port, process = int(sys.argv[1]), sys.argv[2]
 http2, http1 = ((host, int(number)) for host, number in (address.rsplit(":", 1) for address in sys.argv[3:5]))
@@ -409,7 +409,7 @@ def main():
     print(json.dumps({"attack": sys.argv[5], "told": told, "grown": max(grown), "by": grown[:9], "neighbour": neighbour.served}))
     assert neighbour.failed is None, neighbour.failed
     # Of an answer that nobody takes some is read ahead, on each stream.
-    bound = STREAMS * AHEAD if attack is window_games else GROWTH
+    bound = max(int(sys.argv[6]) * AHEAD, GROWTH) if attack is window_games else GROWTH
     assert max(grown) <= bound, "%d bytes more" % max(grown)
 
 

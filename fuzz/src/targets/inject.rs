@@ -69,7 +69,16 @@ fn read(input: &[u8]) {
         let mut changed = request.clone();
         let caller = Caller::new(IpAddr::V4(Ipv4Addr::LOCALHOST), false, false);
         let id = HeaderValue::from_static("id");
-        let facts = Facts { caller: &caller, request_id: &id, token, told: &[], host: None, certificate: None, version: Version::HTTP_11 };
+        let facts = Facts {
+            caller: &caller,
+            request_id: &id,
+            token,
+            compressed: false,
+            told: &[],
+            host: None,
+            certificate: None,
+            version: Version::HTTP_11,
+        };
         if inject::apply(&mut changed, &MANAGED, &Names::default(), &facts).is_ok() {
             headers(&changed, token.is_some());
             query(&request, &changed);

@@ -88,7 +88,16 @@ fn applied(mut request: RequestHeader) -> RequestHeader {
     let caller = Caller::new(IpAddr::from([127, 0, 0, 1]), false, false);
     let request_id = HeaderValue::from_static("id");
     let version = request.version;
-    let facts = Facts { caller: &caller, request_id: &request_id, token: None, told: &[], host: None, certificate: None, version };
+    let facts = Facts {
+        caller: &caller,
+        request_id: &request_id,
+        token: None,
+        compressed: false,
+        told: &[],
+        host: None,
+        certificate: None,
+        version,
+    };
     apply(&mut request, &Managed::new(), &Names::default(), &facts).unwrap();
     request
 }
