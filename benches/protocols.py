@@ -6,12 +6,14 @@
 
 Needs nginx, wrk, h2load, curl and openssl. Load and upstream on processor 0, each proxy on processor 1, as in cpu_per_request.py; quote ratios of one run.
 """
-import argparse, hashlib, pathlib, re, statistics, subprocess, tempfile, time
+import argparse, base64, hashlib, pathlib, random, re, statistics, subprocess, tempfile, time
 
 from cpu_per_request import BEARERD, RELEASE, TEMPORARY, cpu_seconds, free_port, start, wait_for
 
 KEY = "bench-key"
 TLS = "tls: { certificates: [{ certificate: cert.pem, private_key: key.pem }] }"
+# As long as the token that bearerd injects: HPACK writes it anew for each request, whoever sends it.
+BEARER = "authorization: Bearer " + base64.urlsafe_b64encode(random.Random(7).randbytes(520)).decode().rstrip("=")
 GIB = 1 << 30
 
 
@@ -56,8 +58,8 @@ def run(command):
     return subprocess.run(["taskset", "-c", "0", *map(str, command)], capture_output=True, text=True, check=True).stdout
 
 
-def by_h2load(url, requests, more=(), key=KEY):
-    out = run(["h2load", "-t1", "-c8", "-m16", f"-n{requests}", *more, "-H", f"x-api-key: {key}", url])
+def by_h2load(url, requests, more=(), key=KEY, header=None):
+    out = run(["h2load", "-t1", "-c8", "-m16", f"-n{requests}", *more, "-H", header or f"x-api-key: {key}", url])
     if f"{requests} succeeded" not in out or "0 5xx" not in out or "0 4xx" not in out:
         raise SystemExit(f"{url}: {out}")
     return requests
@@ -116,6 +118,7 @@ def main():
             "bearerd": lambda: by_wrk(f"http://127.0.0.1:{ports['bearerd']}/api/v1/items", 2, folder),
             "decision": lambda: by_wrk(f"http://127.0.0.1:{ports['decision']}/", 2, folder, asked),
             "bare h2": lambda: by_h2load(f"http://127.0.0.1:{ports['bare h2']}/api/v1/items", options.requests),
+            "bare h2, Bearer": lambda: by_h2load(f"http://127.0.0.1:{ports['bare h2']}/api/v1/items", options.requests, header=BEARER),
             "bearerd h2": lambda: by_h2load(f"http://127.0.0.1:{ports['bearerd h2']}/api/v1/items", options.requests),
             "bare tls": lambda: by_wrk(f"https://localhost:{ports['bare tls']}/api/v1/items", 2, folder),
             "bearerd tls": lambda: by_wrk(f"https://localhost:{ports['bearerd tls']}/api/v1/items", 2, folder),
@@ -124,19 +127,21 @@ def main():
         bodies = {"bare": [], "bearerd": []}
         for round in range(options.rounds + 1):
             for name, load in loads.items():
-                before = sum(cpu_seconds(processes[name].pid))
+                process = processes[name.partition(",")[0]].pid
+                before = sum(cpu_seconds(process))
                 count = load()
                 if round:
-                    rows[name].append((sum(cpu_seconds(processes[name].pid)) - before) / count * 1e6)
+                    rows[name].append((sum(cpu_seconds(process)) - before) / count * 1e6)
             for name in bodies:
                 rate = by_curl(f"http://127.0.0.1:{ports[name]}/large")
                 if round:
                     bodies[name].append(rate)
         us = {name: statistics.median(row) for name, row in rows.items()}
-        print(f"{'':14s} {'CPU us/request':>15s}")
+        print(f"{'':16s} {'CPU us/request':>15s}")
         for name, value in us.items():
-            print(f"{name:14s} {value:15.2f}")
+            print(f"{name:16s} {value:15.2f}")
         print(f"HTTP/2 both sides, bearerd / bare pingora: {us['bearerd h2'] / us['bare h2']:.3f}")
+        print(f"the same, over a bare pingora that passes a Bearer on: {us['bearerd h2'] / us['bare h2, Bearer']:.3f}")
         print(f"TLS 1.3 kept alive, bearerd / bare pingora: {us['bearerd tls'] / us['bare tls']:.3f}")
         print(f"a decision / a proxied request: {us['decision'] / us['bearerd']:.3f}")
         rates = {name: statistics.median(rate) for name, rate in bodies.items()}

@@ -1,6 +1,7 @@
 //! What a caller presents: an API key, a user and password, or a session token. Pure: headers and query in, credential or refusal out.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 
 use base64::Engine as _;
@@ -185,7 +186,25 @@ fn is_jwt(text: &[u8]) -> bool {
         return false;
     }
     let header = text.split(|byte| *byte == b'.').next().unwrap_or_default();
-    URL_SAFE_NO_PAD.decode(header).ok().and_then(|json| serde_json::from_slice::<Header>(&json).ok()).is_some()
+    LAST_HEADER.with_borrow_mut(|last| {
+        if !header.is_empty() && header == last.as_slice() {
+            return true;
+        }
+        let is_header = URL_SAFE_NO_PAD.decode(header).ok().and_then(|json| serde_json::from_slice::<Header>(&json).ok()).is_some();
+        if is_header && header.len() <= MOST_KEPT {
+            last.clear();
+            last.extend_from_slice(header);
+        }
+        is_header
+    })
+}
+
+/// Bytes of a header that are kept to be compared with the next one.
+const MOST_KEPT: usize = 1024;
+
+thread_local! {
+    /// The last header that was found to be a JWT's. All tokens that one key signs begin with the same, which need not be read each time.
+    static LAST_HEADER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A JSON object with `alg`, of which nothing is kept. One with two of them is a JWT too: a malformed one.
@@ -298,6 +317,17 @@ mod tests {
             Ok((Kind::SessionToken, "a.b.c".into())),
             "no header, no JWT"
         );
+    }
+
+    #[test]
+    fn a_header_that_was_seen_before_makes_no_other_one_a_jwt() {
+        let kind = |text: &str| scheme(format!("Bearer {text}").as_bytes()).0;
+        for _ in 0..2 {
+            assert_eq!(kind("eyJhbGciOiJSUzI1NiJ9.e30.c2ln"), Scheme::Jwt);
+            assert_eq!(kind(".e30.c2ln"), Scheme::SessionToken);
+            assert_eq!(kind("eyJhbGciOiJSUzI1NiJ.e30.c2ln"), Scheme::SessionToken);
+            assert_eq!(kind("eyJhbGciOiJSUzI1NiJ9.e30"), Scheme::SessionToken);
+        }
     }
 
     #[test]
