@@ -269,17 +269,26 @@ mod tests {
         assert!(open(&copy, b"a").unwrap().1.revocations.is_empty());
     }
 
-    #[test]
-    fn keys_rotate_and_a_wrong_one_opens_nothing() {
+    #[tokio::test]
+    async fn keys_rotate_and_a_wrong_one_opens_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.redb");
         let (ledger, _) = open(&path, b"a").unwrap();
         ledger.keep(token(1, 60));
+        ledger.promise(revocation(9), vec![]).await.unwrap();
         drop(ledger);
         assert!(matches!(open(&path, b"x").err(), Some(OpenError::WrongKey)));
-        assert_eq!(names(&open(&path, b"ba").unwrap().1), [1], "the older key reads");
-        assert_eq!(names(&open(&path, b"b").unwrap().1), [1], "and what it wrote is written anew");
+        let found = |seeds| open(&path, seeds).map(|(_, contents)| (names(&contents), contents.revocations.len())).unwrap();
+        assert_eq!(found(b"ba"), (vec![1], 1), "the older key reads");
+        assert_eq!(found(b"b"), (vec![1], 1), "and what it wrote is written anew");
         assert!(matches!(open(&path, b"a").err(), Some(OpenError::WrongKey)));
+    }
+
+    #[test]
+    fn a_disk_without_room_is_no_broken_file() {
+        for (kind, expected) in [(io::ErrorKind::StorageFull, true), (io::ErrorKind::QuotaExceeded, true), (io::ErrorKind::Other, false)] {
+            assert_eq!(is_full(&io::Error::from(kind)), expected, "{kind}");
+        }
     }
 
     #[test]

@@ -61,6 +61,13 @@ struct Written {
     is_failing: bool,
 }
 
+impl Written {
+    /// Whether the file should have this token, and has not.
+    fn lacks(&self, token: &Secret) -> bool {
+        !self.is_closed && self.token.as_ref() != Some(token)
+    }
+}
+
 impl Sink {
     /// Keeps the token of `key` in the file at `path`, with these permission bits.
     pub fn new(path: PathBuf, mode: u32, key: Arc<OwnKey>) -> Self {
@@ -105,7 +112,7 @@ impl Sink {
 
     fn put_now(&self, token: Secret) -> bool {
         let mut written = self.lock();
-        if written.is_closed || written.token.as_ref() == Some(&token) {
+        if !written.lacks(&token) {
             return true;
         }
         match self.write(&token) {
@@ -178,5 +185,19 @@ impl Sink {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_written_once_and_none_after_the_end() {
+        let (old, new) = (Secret::from("old"), Secret::from("new"));
+        let holding = |is_closed| Written { token: Some(Secret::from("old")), is_closed, is_failing: false };
+        assert!(Written::default().lacks(&old));
+        assert!(holding(false).lacks(&new) && !holding(false).lacks(&old));
+        assert!(!holding(true).lacks(&new) && !Written { is_closed: true, ..Written::default() }.lacks(&new));
     }
 }

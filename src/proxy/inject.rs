@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, UPGRADE, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
@@ -230,7 +230,7 @@ pub fn apply(request: &mut RequestHeader, managed: &Managed, removed: &Names, fa
         Version::HTTP_2 => "2.0 bearerd",
         _ => "1.1 bearerd",
     };
-    request.append_header(VIA, HeaderValue::from_static(via))?;
+    request.append_header("Via", HeaderValue::from_static(via))?;
     if wants_trailers {
         request.insert_header(TE, HeaderValue::from_static("trailers"))?;
     }

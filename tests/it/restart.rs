@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::bearerd::until;
 use crate::support::client::{Client, get};
 use crate::support::process::Process;
 use crate::support::stage::{configuration, surroundings};
-use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService};
+use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService, subject};
 use crate::support::upstream::RecordingUpstream;
 
 const ROUTES: &str = "  - { name: tokens, token_api: default }\n  - { name: app, upstream: app, validate: { details: off } }";
@@ -125,6 +125,12 @@ async fn killed_under_load_it_comes_back_with_its_tokens_and_its_revocations() {
     }
 }
 
+async fn purge(admin: &mut Client, order: &Value) -> Value {
+    let body = order.to_string();
+    let head = format!("POST /api/purge HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Bearerd-Admin: 1\r\nContent-Length: {}\r\n\r\n", body.len());
+    admin.exchange(head + &body).await.body.json()
+}
+
 #[tokio::test]
 async fn what_nobody_has_asked_for_yet_is_purged_and_revoked_too() {
     let (service, upstream) = surroundings().await;
@@ -136,17 +142,26 @@ async fn what_nobody_has_asked_for_yet_is_purged_and_revoked_too() {
         assert_eq!(get(addresses.callers[0], "/", &[("x-api-key", &format!("key-{number}"))]).await.status, 200);
     }
     let token = upstream.requests()[0].head.header("authorization").unwrap()["Bearer ".len()..].to_owned();
+    let mut admin = Client::connect(addresses.admin).await;
+    let list = admin.exchange("GET /api/tokens HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.body.json();
+    let id = |key: &str| list.as_array().unwrap().iter().find(|entry| entry["subject"] == subject(key)).unwrap()["id"].clone();
     process.signal(Signal::TERM);
     process.ended().await;
     let process = Process::run(&configuration);
     let addresses = process.addresses().await;
+    let mut admin = Client::connect(addresses.admin).await;
+    for (which, expected) in [
+        (json!({ "id": id("key-8") }), 1),
+        (json!({ "id": id("key-8") }), 0),
+        (json!({ "subject": subject("key-9") }), 1),
+        (json!({ "subject": subject("key-9") }), 0),
+        (json!({ "subject": "nobody" }), 0),
+    ] {
+        assert_eq!(purge(&mut admin, &which).await, json!({ "purged": expected, "revoked": 0 }), "{which}");
+    }
     service.next(Operation::Revoke, Behaviour::status(503));
     assert_eq!(revoke(addresses.callers[0], &token).await, 204, "it is known as ours, and queued");
-    let body = r#"{"all":true,"revoke":true}"#;
-    let mut admin = Client::connect(addresses.admin).await;
-    let order =
-        format!("POST /api/purge HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Bearerd-Admin: 1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    assert_eq!(admin.exchange(order).await.body.json(), json!({ "purged": 9, "revoked": 9 }));
+    assert_eq!(purge(&mut admin, &json!({ "all": true, "revoke": true })).await, json!({ "purged": 7, "revoked": 7 }));
     until(addresses.metrics, "bearerd_revocations_pending", |value| value == 0.0).await;
     for number in 0..10 {
         assert_eq!(get(addresses.callers[0], "/", &[("x-api-key", &format!("key-{number}"))]).await.status, 200);

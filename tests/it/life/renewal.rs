@@ -215,4 +215,5 @@ async fn unused_tokens_are_not_checked_over_and_over() {
     stand.ask("k").await.unwrap();
     time::sleep(SECOND).await;
     assert_eq!(stand.script.count("details"), 2);
+    assert_eq!(stand.script.count("create"), 1, "its renewal was not put off, and comes in its time");
 }
