@@ -160,6 +160,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn other_bounds_count_for_what_has_failed_already() {
+        let gate = gate();
+        fail(&gate, 2);
+        assert!(!gate.is_open());
+        gate.retune(2, Duration::from_secs(1));
+        assert!(gate.is_open());
+        assert_eq!(gate.open.get(), 1);
+        gate.retune(3, Duration::from_secs(1));
+        assert!(!gate.is_open());
+        assert_eq!(gate.open.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_429_holds_all_calls_off_for_as_long_as_it_says() {
         let gate = gate();
         gate.report("s", Some(&Error::RateLimited { retry_after: Some(Duration::from_secs(30)) }));

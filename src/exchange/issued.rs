@@ -43,3 +43,27 @@ impl Issued {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_the_bound_what_has_expired_goes_and_nothing_else() {
+        let issued = Issued::new(2);
+        let name = |number| KeyedHash::from_bytes([number; 32]);
+        let add = |number, expires, now| {
+            issued.add(name(number), Origin { entry: name(0), expires: Timestamp::from_secs(expires) }, Timestamp::from_secs(now))
+        };
+        let known = || (1..=5).filter(|number| issued.origin(&name(*number)).is_some()).collect::<Vec<_>>();
+        add(1, 10, 0);
+        add(2, 20, 11);
+        assert_eq!(known(), [1, 2], "there is room for what has expired");
+        add(3, 30, 11);
+        assert_eq!(known(), [2, 3]);
+        add(4, 40, 11);
+        assert_eq!(known(), [2, 3], "no room, and none of them has expired");
+        add(5, 40, 20);
+        assert_eq!(known(), [3, 5], "its end is the moment in which it expires");
+    }
+}

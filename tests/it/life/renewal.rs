@@ -59,6 +59,26 @@ async fn kept_warm_for_a_day_after_the_last_use_and_ones_own_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_is_kept_and_does_not_count_as_in_use() {
+    let stand = Stand::new(Terms { keep: Keep::Always, ..terms() });
+    let is_in_use = || stand.exchange.inventory()[0].in_use;
+    let told = || {
+        stand.exchange.refresh_gauges();
+        stand.value(r#"bearerd_token_remaining_seconds{route="api"}"#)
+    };
+    stand.ask("k").await.unwrap();
+    assert!(is_in_use(), "a caller has just come for it");
+    time::sleep(3 * 3600 * SECOND).await;
+    assert!(!is_in_use(), "renewed over and over, for nobody");
+    assert_eq!(told(), 0.0);
+    stand.ask("k").await.unwrap();
+    assert!(is_in_use());
+    assert!((1.0..=3600.0).contains(&told()));
+    time::sleep(3600 * SECOND).await;
+    assert!(is_in_use(), "used with the token before: it likely will be again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cooled_down_is_warm_again_with_its_next_use() {
     let stand = Stand::new(Terms { keep: Keep::Warm, ..terms() });
     stand.ask("k").await.unwrap();
@@ -204,6 +224,27 @@ async fn what_could_not_be_checked_at_the_mint_is_checked_later() {
     stand.ask("k").await.unwrap();
     stand.script.next("details", DENIED);
     assert_eq!(stand.use_for("k", 10).await.len(), 2, "unchecked until the service is back; then the verdict counts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_checked_at_the_mint_is_not_checked_again_at_once() {
+    for details in [Details::OnMint, Details::Every(30 * 24 * 3600 * SECOND)] {
+        let stand = Stand::new(Terms { details, ..terms() });
+        stand.use_for("k", 60).await;
+        assert_eq!(stand.script.count("details"), 1, "{details:?}");
+        // What was not is checked soon, however long the span is.
+        stand.script.next("details", down());
+        stand.use_for("other", 60).await;
+        assert_eq!(stand.script.count("details"), 3, "{details:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_fail_are_tried_again_ever_more_seldom() {
+    let stand = Stand::bounded(Terms { details: Details::OnMint, ..terms() }, Bounds { breaker_failures: 1000, ..bounds() }, 10);
+    stand.script.always("details", down());
+    stand.use_for("k", 120).await;
+    assert!((3..=20).contains(&stand.script.count("details")), "{}", stand.script.count("details"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use super::stand::{Answer, SECOND, Stand, down, terms};
 use bearerd::credential::Kind;
 use bearerd::exchange::Error;
+use bearerd::secret::Secret;
 use bearerd::token_service;
 use tokio::time;
 
@@ -42,4 +43,15 @@ async fn a_session_that_nobody_uses_is_left_to_end() {
     time::sleep(24 * 3600 * SECOND).await;
     assert!(stand.script.count("refresh") <= 2, "{}", stand.script.count("refresh"));
     assert_eq!(stand.script.count("create"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_revoked_mints_nothing_more() {
+    let stand = Stand::new(terms());
+    stand.present(Kind::SessionToken, "ps-1").await.unwrap();
+    stand.exchange.revoke(&stand.service, &Secret::from("ps-1")).await.unwrap();
+    assert_eq!(stand.present(Kind::SessionToken, "ps-1").await.err(), Some(Error::Denied));
+    assert_eq!(stand.script.count("create"), 1, "nobody has to be asked");
+    stand.ask("ps-1").await.unwrap();
+    assert_eq!(stand.script.count("create"), 2, "an API key of the same text is another credential");
 }
