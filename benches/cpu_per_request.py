@@ -42,6 +42,17 @@ def cpu_seconds(pid):
     return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
+def run_seconds(pid):
+    """Time on a processor, to the nanosecond, where `cpu_seconds` counts ticks."""
+    return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def stop(running):
+    for process in running:
+        # The workers of nginx end with its master only where that is asked to end.
+        process.terminate() if "nginx" in map(str, process.args) else process.kill()
+
+
 def rss_mib(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1)) / 1024
 
@@ -227,28 +238,29 @@ def main():
         rows = {name: [] for name, _, _ in targets}
         for _ in range(options.rounds):
             for name, port, pid in targets:
-                before = cpu_seconds(pid)
+                before, ran = cpu_seconds(pid), run_seconds(pid)
                 count, rate = load(folder, port, options.seconds, options.connections, presented.get(name))
-                user, system = ((after - earlier) / count * 1e6 for after, earlier in zip(cpu_seconds(pid), before))
-                rows[name].append((user + system, user, system, rate))
-        base = statistics.median(row[0] for row in rows["bare pingora"])
-        print(f"{'proxy':26s} {'CPU us/request':>15s} {'ratio':>7s} {'user':>7s} {'system':>7s} {'requests/s':>11s} {'RSS MiB':>8s}")
+                us = (run_seconds(pid) - ran) / count * 1e6
+                user, system = (after - earlier for after, earlier in zip(cpu_seconds(pid), before))
+                rows[name].append((us, us * user / (user + system), us * system / (user + system), rate))
+        # Within a round, since the machine is not the same in the next.
+        beside = lambda name, base: statistics.median(row[0] / floor[0] for row, floor in zip(rows[name], rows[base]))
+        print(f"{'proxy':26s} {'CPU us/request':>15s} {'/ bare':>7s} {'/ plain':>8s} {'user':>7s} {'system':>7s} {'requests/s':>11s} {'RSS MiB':>8s}")
         for name, port, pid in targets:
             us, user, system, rate = (statistics.median(column) for column in zip(*rows[name]))
-            print(f"{name:26s} {us:15.2f} {us / base:7.3f} {user:7.2f} {system:7.2f} {rate:11.0f} {rss_mib(pid):8.1f}")
+            print(f"{name:26s} {us:15.2f} {beside(name, 'bare pingora'):7.3f} {beside(name, 'bearerd'):8.3f} {user:7.2f} {system:7.2f} {rate:11.0f} {rss_mib(pid):8.1f}")
         ports, command = configuration(folder, "mints", up, False)
         running.append(start(folder, "mints", [BEARERD, "token-service", "-c", folder / "mints.yaml"]))
         wait_for(ports["service"])
-        before = cpu_seconds(running[-1].pid)
+        before = run_seconds(running[-1].pid)
         count, rate = load(folder, ports["service"], options.seconds, options.connections, [f"X-API-Key: {key}\\r\\nContent-Length: 0" for key in KEYS], "POST /v1/tokens")
-        mint_us = sum(after - earlier for after, earlier in zip(cpu_seconds(running[-1].pid), before)) / count * 1e6
+        mint_us = (run_seconds(running[-1].pid) - before) / count * 1e6
         print(f"embedded token service: {rate:.0f} ES256 tokens/s over HTTP on one core, {mint_us:.1f} us of it each")
         print(f"start to ready: {statistics.median(ready) * 1e3:.1f} ms; idle RSS: {statistics.median(rss):.1f} MiB")
         print(f"cold key: {mint['cold'] * 1e3:.2f} ms at least, a warm request {mint['warm'] * 1e3:.2f}, the token service alone {mint['direct'] * 1e3:.2f}; "
               f"added {(mint['cold'] - mint['warm'] - mint['direct']) * 1e3:.2f} ms at least, {mint['median_added'] * 1e3:.2f} ms in the median")
     finally:
-        for process in running:
-            process.kill()
+        stop(running)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ service is a process of its own: embedded, it would look at its files now and th
 import argparse, json, pathlib, re, socket, subprocess, sys, tempfile
 
 import protocols
-from cpu_per_request import BEARERD, KEYS, POLICY, ROOT, ROUTE, configuration, free_port, keys_file, over_http, start, wait_for
+from cpu_per_request import BEARERD, KEYS, POLICY, ROOT, ROUTE, configuration, free_port, keys_file, over_http, start, stop, wait_for
 
 COMMITTED = ROOT / "benches" / "results" / "instructions.json"
 REQUESTS = 2000
@@ -86,8 +86,7 @@ def main():
         wait_for(ports["service"])
         found = {name: measured(folder, name, routes, plain, ports["service"]) for name, routes in (("plain", ROUTE), ("policy", POLICY))}
     finally:
-        for process in running:
-            process.kill()
+        stop(running)
     compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if options.accept:
         COMMITTED.parent.mkdir(exist_ok=True)

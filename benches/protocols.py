@@ -8,7 +8,7 @@ Needs nginx, wrk, h2load, curl and openssl. Load and upstream on processor 0, ea
 """
 import argparse, base64, hashlib, pathlib, random, re, statistics, subprocess, tempfile, time
 
-from cpu_per_request import BEARERD, RELEASE, TEMPORARY, cpu_seconds, free_port, start, wait_for
+from cpu_per_request import BEARERD, RELEASE, TEMPORARY, free_port, run_seconds, start, stop, wait_for
 
 KEY = "bench-key"
 TLS = "tls: { certificates: [{ certificate: cert.pem, private_key: key.pem }] }"
@@ -128,10 +128,10 @@ def main():
         for round in range(options.rounds + 1):
             for name, load in loads.items():
                 process = processes[name.partition(",")[0]].pid
-                before = sum(cpu_seconds(process))
+                before = run_seconds(process)
                 count = load()
                 if round:
-                    rows[name].append((sum(cpu_seconds(process)) - before) / count * 1e6)
+                    rows[name].append((run_seconds(process) - before) / count * 1e6)
             for name in bodies:
                 rate = by_curl(f"http://127.0.0.1:{ports[name]}/large")
                 if round:
@@ -147,8 +147,7 @@ def main():
         rates = {name: statistics.median(rate) for name, rate in bodies.items()}
         print(f"1 GiB: bare {rates['bare'] / GIB:.2f} GiB/s, bearerd {rates['bearerd'] / GIB:.2f} GiB/s, ratio {rates['bearerd'] / rates['bare']:.3f}")
     finally:
-        for process in running:
-            process.kill()
+        stop(running)
 
 
 if __name__ == "__main__":
