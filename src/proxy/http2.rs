@@ -69,22 +69,15 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
     let mut doomed = pin!(connection.doomed());
     let mut quiet = pin!(time::sleep(limits.idle_timeout));
     loop {
-        let has_served = connection.is_in_use();
+        let (has_served, was_ending) = (connection.is_in_use(), is_ending);
         tokio::select! {
             biased;
             // A connection that has had no request yet gets one: it was made for it, and the answer will say that it is the last.
-            () = &mut drained, if !is_ending && has_served => {
-                h2.graceful_shutdown();
-                is_ending = true;
-                quiet.as_mut().reset(Instant::now() + LAST);
-            }
+            () = &mut drained, if !is_ending && has_served => is_ending = true,
             ids = &mut doomed => {
                 doomed.set(connection.doomed());
                 tasks.iter().filter(|task| ids.contains(&task.id())).for_each(AbortHandle::abort);
-                if !is_ending {
-                    h2.graceful_shutdown();
-                    is_ending = true;
-                }
+                is_ending = true;
             }
             Some(ended) = requests.join_next_with_id(), if !requests.is_empty() => {
                 let id = ended.map_or_else(|error| error.id(), |(id, _)| id);
@@ -92,7 +85,6 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                     tasks.swap_remove(place);
                 }
                 if requests.is_empty() {
-                    // Once it is ending, a caller who keeps it open without a request is not waited for.
                     quiet.as_mut().reset(Instant::now() + if is_ending { LAST } else { limits.idle_timeout });
                 }
             }
@@ -118,10 +110,13 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                 if is_ending {
                     break;
                 }
-                h2.graceful_shutdown();
                 is_ending = true;
-                quiet.as_mut().reset(Instant::now() + LAST);
             }
+        }
+        if is_ending && !was_ending {
+            h2.graceful_shutdown();
+            // From now on, a caller who keeps it open without a request is not waited for.
+            quiet.as_mut().reset(Instant::now() + LAST);
         }
     }
     // What is left of the requests finds its caller gone, and says so in metrics and log.
