@@ -18,13 +18,16 @@ mod request_id;
 mod route;
 mod stream;
 mod token_endpoints;
+mod unread;
 pub mod upstream;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::{HOST, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -189,6 +192,10 @@ impl ProxyHttp for Proxy {
             return Error::e_explain(ErrorType::InternalError, "a request without its connection");
         };
         connection.serve_request();
+        if let Some(unread) = &ctx.unread {
+            // Here, so that a token is looked for when it is needed.
+            unread.take_place().await;
+        }
         ctx.request_id = Some(request_id::of(session.req_header()));
         ctx.trace = self.traces.as_ref().map(|traces| Box::new(traces.begin(&session.req_header().headers)));
         if let Mode::Decision(deciding) = connection.mode {
@@ -225,6 +232,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+        if let Some(unread) = &ctx.unread {
+            unread.begin_reading().await;
+        }
         let Some(upstream) = ctx.upstream() else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
         };
@@ -351,6 +361,19 @@ impl ProxyHttp for Proxy {
     }
 
     /// Nothing was sent yet, so another server may be asked whatever the method.
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        is_last: bool,
+        ctx: &mut Self::CTX,
+    ) -> pingora::Result<Option<Duration>> {
+        if let Some(unread) = &ctx.unread {
+            *body = body.take().map(|piece| unread.count(piece, is_last));
+        }
+        Ok(None)
+    }
+
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
         self.leave_alone(ctx);
         let addresses = ctx.upstream().map_or(0, |upstream| upstream.addresses());

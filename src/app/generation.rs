@@ -311,6 +311,7 @@ fn limits(listener: &config::Listener) -> Limits {
         connections: limits.connections,
         connections_per_peer: limits.connections_per_peer,
         streams: limits.streams,
+        unread_bytes: limits.unread_bytes.0,
         trusted_peers: listener.trusted(),
     }
 }

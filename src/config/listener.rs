@@ -179,9 +179,12 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at one time from one address; 0 is no limit.
     pub connections_per_peer: usize,
-    /// Requests at one time on an HTTP/2 connection. Of an answer that its caller does not take, each may hold 600 KiB until `idle_timeout`.
+    /// Requests at one time on an HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub streams: u32,
+    /// Bytes of answers that an HTTP/2 connection may hold which its caller has not taken. Each answer may hold 600 KiB; requests beyond wait, until the
+    /// caller takes some or `idle_timeout` ends one.
+    pub unread_bytes: Bytes,
 }
 
 impl Default for Limits {
@@ -194,6 +197,7 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_peer: 0,
             streams: 100,
+            unread_bytes: Bytes(8 * 1024 * 1024),
         }
     }
 }

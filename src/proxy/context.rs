@@ -9,6 +9,7 @@ use http::{HeaderValue, Method};
 use super::Serving;
 use super::admission::{Bearer, Trail};
 use super::outliving::Watch;
+use super::unread::Unread;
 use super::upstream::Health;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Counted, Metrics};
@@ -45,6 +46,8 @@ pub struct Context {
     pub(super) replayed: bool,
     /// Cuts the request off when its token is over, where the route wants that.
     pub(super) watch: Option<Watch>,
+    /// What it holds of its answer, on a connection that it shares with others.
+    pub(super) unread: Option<Arc<Unread>>,
     /// What its line in the log tells beside.
     pub(super) times: Times,
     /// Where it is traced.
@@ -91,6 +94,7 @@ impl Context {
             answered: false,
             replayed: false,
             watch: None,
+            unread: Unread::of_this_request(),
             times: Times::default(),
             trace: None,
             reason: None,

@@ -19,6 +19,7 @@ use tokio::time::{self, Instant};
 use super::Proxy;
 use super::connection::{Connection, stopped};
 use super::limits::Limits;
+use super::unread::Places;
 
 /// Bytes that a caller may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -63,6 +64,7 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
     connection.share();
     let (mut requests, mut tasks) = (JoinSet::new(), Vec::<AbortHandle>::new());
     let most_requests = REQUESTS_PER_STREAM * usize::try_from(limits.streams).unwrap_or(usize::MAX);
+    let places = Arc::new(Places::new(limits.unread_bytes));
     let (mut is_ending, mut malformed) = (false, 0);
     let mut drained = draining.clone();
     let mut drained = pin!(stopped(&mut drained));
@@ -93,8 +95,8 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                     connection.serve_request();
                     let mut session = ServerSession::new_http2(session);
                     session.set_write_timeout(Some(limits.idle_timeout));
-                    let (app, draining) = (Arc::clone(app), draining.clone());
-                    tasks.push(requests.spawn(async move { app.process_new_http(session, &draining).await }));
+                    let (app, draining, places) = (Arc::clone(app), draining.clone(), Arc::clone(&places));
+                    tasks.push(requests.spawn(async move { places.serve(app.process_new_http(session, &draining)).await }));
                 }
                 // The session of one too many goes, and with it its stream.
                 Ok(Some(H2Accept::Session(_) | H2Accept::Rejected)) => {

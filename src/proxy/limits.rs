@@ -27,6 +27,8 @@ pub struct Limits {
     pub connections_per_peer: usize,
     /// Requests at one time on an HTTP/2 connection (RFC 9113 section 6.5.2 advises no less than 100).
     pub streams: u32,
+    /// Bytes of answers that an HTTP/2 connection may hold which its caller has not taken.
+    pub unread_bytes: usize,
     /// Peers whose `X-Forwarded-*` headers count.
     pub trusted_peers: Vec<IpNet>,
 }

@@ -46,6 +46,7 @@ mod support;
 mod tls;
 mod token_api;
 mod traces;
+mod unread;
 mod upstream_401;
 mod upstreams;
 mod webhook;

@@ -193,3 +193,41 @@ async fn on_http2_the_stream_ends_and_the_connection_goes_away() {
     drop((doomed, other));
     assert!(caller.ended().await.is_ok(), "the connection goes away");
 }
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A caller that keeps its connection open after GOAWAY, with no request left on it, is not waited for as one is that may ask for more.
+#[tokio::test]
+async fn on_http2_a_connection_that_went_away_is_closed_though_its_caller_keeps_it_open() {
+    let (service, upstream) = surroundings().await;
+    service.set_lifetime(Duration::from_secs(600));
+    let bearerd = Bearerd::start(&format!(
+        "listeners: [{{ address: 127.0.0.1:0, h2c: true, limits: {{ idle_timeout: 1h }} }}]\n\
+         token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nupstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+         logging: {{ access: false }}\nroutes: [{{ upstream: app, on_expiry: close }}]\n",
+        service.url(),
+        upstream.address()
+    ));
+    upstream.reply_next(Reply::Gated { first: b"begun".to_vec(), gate: Gate::closed(), second: b"never".to_vec() });
+    // By hand: a client of a library closes by itself.
+    let literal = |name: &str, value: &str| {
+        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        [vec![0], text(name), text(value)].concat()
+    };
+    let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "app.test"), ("x-api-key", "k")];
+    let section: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+    let mut client = Client::connect(bearerd.address()).await;
+    client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, b""), frame(1, 0x5, 1, &section)].concat()).await;
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"begun") {
+        seen.extend(client.bytes(1).await);
+    }
+    bearerd.clock.step(601_000);
+    // To the end of the connection.
+    let rest = client.rest().await;
+    assert!(rest.windows(4).any(|window| window == [7, 0, 0, 0]), "a GOAWAY: {rest:?}");
+}

@@ -80,6 +80,19 @@ async fn an_outage_is_never_remembered_and_a_denial_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_anothers_mint_is_counted_and_who_leads_it_is_not() {
+    let stand = Stand::new(terms());
+    stand.script.next("create", Answer::Late(5 * SECOND));
+    let asked: Vec<_> = (0..4).map(|_| tokio::spawn(stand.ask_owned("k".to_owned()))).collect();
+    time::sleep(SECOND).await;
+    assert_eq!(stand.value("bearerd_coalesced_waiters"), 3.0);
+    for asked in asked {
+        asked.await.unwrap().unwrap();
+    }
+    assert_eq!((stand.value("bearerd_coalesced_waiters"), stand.script.count("create")), (0.0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_bad_keys_stays_within_the_budget_and_delays_no_renewal() {
     let stand = Stand::bounded(terms(), Bounds { rate: 100, queue: 1000, ..bounds() }, 1000);
     *stand.script.lifetime.lock().unwrap() = 60;

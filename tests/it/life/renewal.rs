@@ -115,6 +115,20 @@ async fn a_failed_renewal_backs_off_and_tries_once_more_just_before_the_end() {
     stand.ask("k").await.unwrap();
 }
 
+/// A tenth of its life before the end, where that is less than five seconds.
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_for_a_short_token_is_nearer_to_its_end() {
+    let stand = Stand::bounded(terms(), Bounds { breaker_failures: 1000, ..bounds() }, 10);
+    *stand.script.lifetime.lock().unwrap() = 20;
+    stand.ask("k").await.unwrap();
+    stand.script.always("create", down());
+    stand.use_for("k", 19).await;
+    let at: Vec<_> = stand.script.calls("create").iter().map(|call| call.at.as_secs_f64()).collect();
+    let last = at.last().unwrap() - at[0];
+    // `exp` is in whole seconds.
+    assert!((17.0..=18.1).contains(&last), "{at:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_denied_renewal_ends_the_entry_at_once_and_is_remembered() {
     let stand = Stand::new(terms());
@@ -165,18 +179,20 @@ async fn max_age_renews_what_would_live_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_tokens_minted_together_are_renewed_apart() {
-    let stand = Stand::new(terms());
-    for number in 0..1000 {
+async fn tokens_minted_together_are_renewed_apart_however_many_they_are() {
+    // More than may be under way at one time.
+    const TOKENS: usize = 1100;
+    let stand = Stand::bounded(terms(), bounds(), 2000);
+    for number in 0..TOKENS {
         stand.ask(&format!("k{number}")).await.unwrap();
         stand.ask(&format!("k{number}")).await.unwrap();
     }
     time::sleep(3600 * SECOND).await;
-    let renewed: Vec<u64> = stand.script.calls("create")[1000..].iter().map(|call| call.at.as_secs()).collect();
-    assert_eq!(renewed.len(), 1000);
+    let renewed: Vec<u64> = stand.script.calls("create")[TOKENS..].iter().map(|call| call.at.as_secs()).collect();
+    assert_eq!(renewed.len(), TOKENS);
     let busiest = renewed.iter().map(|second| renewed.iter().filter(|other| *other == second).count()).max();
-    assert!(busiest < Some(40), "spread over the jitter's 144 s: {busiest:?}");
-    assert_eq!(stand.value(r#"bearerd_token_renewals_total{outcome="ok"}"#), 1000.0);
+    assert!(busiest < Some(44), "spread over the jitter's 144 s: {busiest:?}");
+    assert_eq!(stand.value(r#"bearerd_token_renewals_total{outcome="ok"}"#), TOKENS as f64);
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,6 +229,20 @@ async fn revalidation_is_spread_and_a_definite_no_drops_the_token() {
     let seen = stand.use_for("k", 120).await;
     assert_ne!(seen.last(), unchanged.last(), "dropped, and minted once");
     assert_eq!(stand.value(r#"bearerd_mints_total{reason="details_401",service="scripted"}"#), 1.0);
+    assert_eq!(stand.script.count("create"), 2);
+}
+
+/// A no to the old token says nothing of the one that took its place while it was on its way.
+#[tokio::test(start_paused = true)]
+async fn a_no_to_a_token_that_was_replaced_meanwhile_changes_nothing() {
+    let stand = Stand::new(Terms { details: Details::Every(60 * SECOND), ..terms() });
+    let old = stand.ask("k").await.unwrap();
+    stand.script.next("details", Answer::FailsLate(30 * SECOND, token_service::Error::Denied));
+    while stand.script.count("details") < 2 {
+        stand.use_for("k", 1).await;
+    }
+    let new = stand.exchange.reject(old).arrival().await.unwrap();
+    assert_eq!(stand.use_for("k", 40).await, [text(&new)]);
     assert_eq!(stand.script.count("create"), 2);
 }
 

@@ -43,6 +43,13 @@ async fn a_session_that_nobody_uses_is_left_to_end() {
     time::sleep(24 * 3600 * SECOND).await;
     assert!(stand.script.count("refresh") <= 2, "{}", stand.script.count("refresh"));
     assert_eq!(stand.script.count("create"), 1);
+    // It is used again: it is extended again.
+    let before = stand.script.count("refresh");
+    for _ in 0..2 * 3600 {
+        stand.present(Kind::SessionToken, "ps-1").await.unwrap();
+        time::sleep(SECOND).await;
+    }
+    assert_eq!(stand.script.count("refresh"), before + 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,8 @@ pub enum Answer {
     Fails(token_service::Error),
     /// Answers as usual, so much later.
     Late(Duration),
+    /// Fails, so much later.
+    FailsLate(Duration, token_service::Error),
     Gives(String),
 }
 
@@ -88,6 +90,10 @@ impl Script {
             Some(Answer::Late(span)) => {
                 time::sleep(span).await;
                 Ok(None)
+            }
+            Some(Answer::FailsLate(span, error)) => {
+                time::sleep(span).await;
+                Err(error)
             }
             Some(Answer::Gives(text)) => Ok(Some(text)),
             None => Ok(None),

@@ -30,7 +30,8 @@ pub struct Answer {
 
 impl Connection {
     pub async fn over(transport: impl Transport + 'static) -> Self {
-        let (requests, connection) = h2::client::handshake(transport).await.unwrap();
+        // A stream that is not read must not take all of the connection's window from the others.
+        let (requests, connection) = h2::client::Builder::new().initial_connection_window_size(1 << 20).handshake(transport).await.unwrap();
         Self { requests, ended: tokio::spawn(connection) }
     }
 
