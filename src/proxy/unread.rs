@@ -41,6 +41,7 @@ impl Places {
     pub(super) async fn serve<T>(self: Arc<Self>, request: impl Future<Output = T>) -> T {
         let unread = Arc::new(Unread::new(self));
         let waker = Waker::from(Arc::clone(&unread));
+        let _over = Over(&unread);
         let mut request = pin!(UNREAD.scope(Arc::clone(&unread), request));
         loop {
             poll_fn(|context| unread.poll_due(context)).await;
@@ -58,11 +59,19 @@ impl Places {
                 if unread.is_due.load(Ordering::SeqCst) || unread.holds_any() { Poll::Pending } else { Poll::Ready(None) }
             });
             if let Some(done) = turn.await {
-                unread.finish();
                 return done;
             }
             unread.give_up_place();
         }
+    }
+}
+
+/// The end of a request, however it comes.
+struct Over<'a>(&'a Unread);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
     }
 }
 
@@ -136,7 +145,7 @@ impl Unread {
         Bytes::from_owner(Piece { bytes: piece, of: Arc::clone(self) })
     }
 
-    /// It is served: its place goes with its last piece.
+    /// It is over: its place goes with its last piece.
     fn finish(&self) {
         self.is_reading.store(false, Ordering::SeqCst);
         if !self.holds_any() {

@@ -1,5 +1,7 @@
 //! Answers that an HTTP/2 caller does not take: few of them are read ahead, and what waits for them goes on as soon as it may.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::support::bearerd::Bearerd;
@@ -17,7 +19,7 @@ fn holding_two(service: &ScriptedTokenService, upstream: &RecordingUpstream) -> 
     Bearerd::start(&format!(
         "listeners: [{{ address: 127.0.0.1:0, h2c: true, limits: {{ unread_bytes: 1200KiB }} }}, {{ address: 127.0.0.1:0 }}]\n\
          token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nupstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-         logging: {{ access: false }}\nroutes: [{{ upstream: app }}]\n",
+         logging: {{ access: false }}\nroutes: [{{ upstream: app, on_expiry: close }}]\n",
         service.url(),
         upstream.address()
     ))
@@ -48,6 +50,29 @@ async fn requests_beyond_those_whose_answers_nobody_takes_wait_and_go_on() {
     drop(untaken.remove(0));
     assert_eq!(whole(third).await.unwrap().body.len() as u64, MUCH);
     assert_eq!(targets().last().unwrap(), "/third");
+}
+
+/// Those that are cut off leave their places to who waits.
+#[tokio::test]
+async fn who_waits_for_requests_that_outlived_their_token_goes_on_when_they_are_cut_off() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = holding_two(&service, &upstream);
+    upstream.reply_always(Reply::Stream(MUCH));
+    service.set_lifetime(Duration::from_secs(600));
+    let mut caller = Connection::connect(bearerd.address()).await;
+    let mut untaken = Vec::new();
+    for _ in 0..2 {
+        let (answer, _) = caller.begin(request("GET", "/much", KEY), true).await.unwrap();
+        untaken.push(answer.await.unwrap());
+    }
+    service.set_lifetime(Duration::from_secs(6000));
+    let (third, _) = caller.begin(request("GET", "/third", &[("x-api-key", "other")]), true).await.unwrap();
+    bearerd.clock.step(601_000);
+    assert_eq!(whole(third).await.unwrap().body.len() as u64, MUCH);
+    for answer in untaken {
+        let mut body = answer.into_body();
+        while body.data().await.is_some_and(|data| data.is_ok()) {}
+    }
 }
 
 #[tokio::test]
