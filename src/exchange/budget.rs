@@ -161,6 +161,18 @@ mod tests {
         assert!((Duration::from_millis(9_800)..=Duration::from_secs(10)).contains(&took), "{took:?}");
     }
 
+    /// Those that pass callers within their quarter count too.
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_holds_for_renewals_alone() {
+        let budget = Budget::new(1, 50, 0);
+        let began = Instant::now();
+        for _ in 0..500 {
+            drop(budget.acquire(Priority::Renewal).await.unwrap());
+        }
+        let took = began.elapsed();
+        assert!((Duration::from_millis(9_700)..=Duration::from_secs(10)).contains(&took), "{took:?}");
+    }
+
     #[tokio::test]
     async fn callers_leave_a_quarter_to_renewals() {
         let budget = Budget::new(4, 1_000_000, 0);
