@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stand::{Answer, SECOND, Stand, bounds, down, terms, text};
-use bearerd::exchange::{Bounds, Error};
+use bearerd::exchange::{Bounds, Details, Error, Terms};
 use bearerd::secret::Secret;
 use bearerd::token_service;
 use tokio::task::JoinSet;
@@ -90,6 +90,20 @@ async fn who_waits_for_anothers_mint_is_counted_and_who_leads_it_is_not() {
         asked.await.unwrap().unwrap();
     }
     assert_eq!((stand.value("bearerd_coalesced_waiters"), stand.script.count("create")), (0.0, 1));
+}
+
+/// A no to a token that was minted a moment ago is the token service's trouble, never the caller's.
+#[tokio::test(start_paused = true)]
+async fn a_fresh_token_that_details_deny_is_minted_once_more() {
+    let stand = Stand::new(Terms { details: Details::OnMint, ..terms() });
+    let denied = Answer::Fails(token_service::Error::Denied);
+    stand.script.next("details", denied.clone());
+    stand.ask("k").await.unwrap();
+    assert_eq!((stand.script.count("create"), stand.script.count("details")), (2, 2));
+    stand.script.next("details", denied.clone());
+    stand.script.next("details", denied);
+    assert!(matches!(stand.ask("other").await, Err(Error::Unavailable { .. })));
+    assert_eq!((stand.script.count("create"), stand.script.count("details")), (4, 4));
 }
 
 #[tokio::test(start_paused = true)]
