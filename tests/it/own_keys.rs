@@ -109,18 +109,23 @@ async fn a_sink_writes_through_no_link_and_leaves_what_others_wrote() {
     let (folder, key) = key_file();
     let (path, target) = (folder.path().join("token"), folder.path().join("target"));
     let (left, theirs) = (folder.path().join(".bearerd-sink.token.Ab3dEf9h"), folder.path().join(".bearerd-sink-notes.txt"));
+    let longer = folder.path().join(".bearerd-sink.token.Ab3dEf9h1");
     fs::write(&left, "of a process that was killed").unwrap();
     fs::write(&theirs, "not ours").unwrap();
+    fs::write(&longer, "not ours").unwrap();
     symlink(&target, &path).unwrap();
     let sections =
         format!("sinks: [{{ credential: {{ mounted: {{ file: {key} }} }}, path: {} }}]\nshutdown: {{ delay: 0s }}", path.display());
     let bearerd = Bearerd::start(&configuration(&service, &upstream, &sections, "  - { respond: { status: 204 } }"));
-    service.wait_for_calls(Operation::Create, 1).await;
-    assert_eq!(bearerd.probe("/readyz").await, 503);
+    // The token is there, and the file is not.
+    bearerd.until("bearerd_cache_entries", 1.0).await;
+    for _ in 0..50 {
+        assert_eq!(bearerd.probe("/readyz").await, 503);
+    }
     fs::remove_file(&path).unwrap();
     while bearerd.probe("/readyz").await != 200 {}
     assert!(!target.exists());
-    assert_eq!((left.exists(), theirs.exists()), (false, true));
+    assert_eq!((left.exists(), theirs.exists(), longer.exists()), (false, true, true));
     replace(path.to_str().unwrap(), "somebody else's");
     bearerd.stop(Stop::Drain);
     bearerd.ended().await;
