@@ -18,7 +18,7 @@ use crate::support::jwt::{Signer, in_seconds, key_set};
 use crate::support::process::{Process, on_free_ports};
 use crate::support::stage::{configuration, surroundings};
 use crate::support::tls::Authority;
-use crate::support::token_service::{Operation, ScriptedTokenService};
+use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService};
 use crate::support::upstream::RecordingUpstream;
 
 struct Stage {
@@ -58,6 +58,13 @@ impl Stage {
         let (status, outcome) = self.ask().await;
         assert_eq!((status, &outcome["outcome"]), (200, &json!("reloaded")), "{outcome}");
         outcome["needs_restart"].clone()
+    }
+
+    /// The same with the token service's section written so.
+    async fn reload_service(&self, was: &str, is: &str) {
+        self.write(&self.text("", PLAIN).replace(was, is));
+        let (status, outcome) = self.ask().await;
+        assert_eq!((status, &outcome["outcome"]), (200, &json!("reloaded")), "{outcome}");
     }
 
     async fn get(&self, key: &str) -> Response {
@@ -123,6 +130,33 @@ async fn a_hundred_reloads_under_load_fail_no_request_and_lose_no_token() {
     let series = series(stage.addresses.metrics).await;
     assert!(series[r#"bearerd_config_reloads_total{outcome="success"}"#] >= 100.0);
     assert_eq!(series[r#"bearerd_config_reloads_total{outcome="failure"}"#], 0.0);
+}
+
+/// Tokens of one token service are none of another, whatever it is called.
+#[tokio::test]
+async fn a_token_service_at_another_address_mints_anew() {
+    let stage = Stage::start("", PLAIN).await;
+    let other = ScriptedTokenService::start().await;
+    assert_eq!(stage.get("k").await.status, 200);
+    stage.reload_service(&stage.service.url(), &other.url()).await;
+    assert_eq!(stage.get("k").await.status, 200);
+    assert_eq!((stage.service.calls(Operation::Create), other.calls(Operation::Create)), (1, 1));
+}
+
+/// One that stays takes on its new bounds, and goes on with what it was told.
+#[tokio::test]
+async fn a_token_service_that_stays_is_bounded_anew_and_remembers() {
+    let stage = Stage::start("", PLAIN).await;
+    stage.reload_service("kind: iap", "kind: iap, breaker: { failures: 1, probe_interval: 1h }").await;
+    stage.service.always(Operation::Create, Behaviour::status(503));
+    assert_eq!(stage.get("a").await.problem(), "token_service_unavailable");
+    let calls = stage.service.calls(Operation::Create);
+    assert_eq!(stage.get("b").await.problem(), "token_service_unavailable");
+    assert_eq!(stage.service.calls(Operation::Create), calls, "the breaker is open after one failure");
+    stage.reload_service("kind: iap", "kind: iap, skew: 1s, breaker: { failures: 1, probe_interval: 1h }").await;
+    stage.service.always(Operation::Create, Behaviour::Works);
+    assert_eq!(stage.get("c").await.problem(), "token_service_unavailable");
+    assert_eq!(stage.service.calls(Operation::Create), calls, "and stays open");
 }
 
 #[tokio::test]
