@@ -1,7 +1,7 @@
 //! Steps of the clock, and tokens that are not valid yet.
 
-use super::stand::{SECOND, Stand, terms, text};
-use bearerd::exchange::Error;
+use super::stand::{SECOND, Stand, bounds, terms, text};
+use bearerd::exchange::{Bounds, Error};
 use tokio::time;
 
 const HOUR_MILLIS: i64 = 3_600_000;
@@ -51,4 +51,14 @@ async fn without_an_old_token_a_request_waits_for_nbf_or_is_told_when() {
     assert!((7..=9).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     *stand.script.nbf.lock().unwrap() = 60;
     assert!(matches!(stand.ask("far").await, Err(Error::Unavailable { .. })));
+}
+
+/// `skew`: how far the clocks may be apart.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_valid_within_the_skew_is_used_at_once() {
+    let stand = Stand::bounded(terms(), Bounds { skew: 30 * SECOND, ..bounds() }, 10);
+    *stand.script.nbf.lock().unwrap() = 20;
+    let asked = time::Instant::now();
+    stand.ask("k").await.unwrap();
+    assert!(asked.elapsed() < SECOND, "{:?}", asked.elapsed());
 }
