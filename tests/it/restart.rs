@@ -169,6 +169,33 @@ async fn what_nobody_has_asked_for_yet_is_purged_and_revoked_too() {
     assert_eq!(service.calls(Operation::Create), 20, "nothing came back");
 }
 
+/// What was dropped stays dropped, and a revocation that the service knows of is not told again.
+#[tokio::test]
+async fn what_is_over_is_over_after_a_restart_too() {
+    let (service, upstream) = surroundings().await;
+    let folder = place();
+    let configuration = configured(&service, &upstream, folder.path());
+    let process = Process::run(&configuration);
+    let addresses = process.addresses().await;
+    let bearer = || upstream.requests().pop().unwrap().head.header("authorization").unwrap().to_owned();
+    for key in ["purged", "revoked"] {
+        assert_eq!(get(addresses.callers[0], "/", &[("x-api-key", key)]).await.status, 200);
+    }
+    assert_eq!(revoke(addresses.callers[0], &bearer()["Bearer ".len()..]).await, 204);
+    until(addresses.metrics, "bearerd_revocations_pending", |value| value == 0.0).await;
+    purge(&mut Client::connect(addresses.admin).await, &json!({ "all": true })).await;
+    process.signal(Signal::TERM);
+    assert!(process.ended().await.status.success());
+
+    let process = Process::run(&configuration);
+    let addresses = process.addresses().await;
+    assert_eq!(get(addresses.callers[0], "/", &[("x-api-key", "purged")]).await.status, 200);
+    assert_eq!((service.calls(Operation::Create), service.calls(Operation::Revoke)), (3, 1));
+    process.signal(Signal::TERM);
+    assert!(process.ended().await.status.success());
+    assert_eq!(service.calls(Operation::Revoke), 1);
+}
+
 #[tokio::test]
 async fn a_restored_token_is_renewed_and_ends_in_its_time() {
     let (service, upstream) = surroundings().await;
