@@ -360,7 +360,6 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// Nothing was sent yet, so another server may be asked whatever the method.
     fn response_body_filter(
         &self,
         _: &mut Session,
@@ -374,6 +373,7 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
+    /// Nothing was sent yet, so another server may be asked whatever the method.
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
         self.leave_alone(ctx);
         let addresses = ctx.upstream().map_or(0, |upstream| upstream.addresses());

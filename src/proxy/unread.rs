@@ -66,16 +66,21 @@ impl Places {
     }
 }
 
-/// The end of a request, however it comes.
+/// The end of a request, however it comes: its place goes with its last piece.
 struct Over<'a>(&'a Unread);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.finish();
+        let Self(unread) = self;
+        unread.is_reading.store(false, Ordering::SeqCst);
+        if !unread.holds_any() {
+            unread.give_up_place();
+        }
     }
 }
 
-/// What one request holds; also how it is woken.
+/// What one request holds; also how it is woken. All in one order (`SeqCst`): the end of the request and of its last piece each look at what the other has
+/// written, and one of them must see it.
 pub(super) struct Unread {
     places: Arc<Places>,
     /// It was woken since its last turn.
@@ -143,14 +148,6 @@ impl Unread {
         }
         self.pieces.fetch_add(1, Ordering::SeqCst);
         Bytes::from_owner(Piece { bytes: piece, of: Arc::clone(self) })
-    }
-
-    /// It is over: its place goes with its last piece.
-    fn finish(&self) {
-        self.is_reading.store(false, Ordering::SeqCst);
-        if !self.holds_any() {
-            self.give_up_place();
-        }
     }
 
     fn give_up_place(&self) {

@@ -52,19 +52,21 @@ impl Stage {
         (response.status, response.body.json())
     }
 
-    /// Writes it and has it loaded, which must go well.
     async fn reload(&self, sections: &str, routes: &str) -> Value {
-        self.write(&self.text(sections, routes));
+        self.load(&self.text(sections, routes)).await
+    }
+
+    /// Writes it and has it loaded, which must go well; what needs a new start.
+    async fn load(&self, text: &str) -> Value {
+        self.write(text);
         let (status, outcome) = self.ask().await;
         assert_eq!((status, &outcome["outcome"]), (200, &json!("reloaded")), "{outcome}");
         outcome["needs_restart"].clone()
     }
 
-    /// The same with the token service's section written so.
+    /// With this in place of that in the token service's section.
     async fn reload_service(&self, was: &str, is: &str) {
-        self.write(&self.text("", PLAIN).replace(was, is));
-        let (status, outcome) = self.ask().await;
-        assert_eq!((status, &outcome["outcome"]), (200, &json!("reloaded")), "{outcome}");
+        self.load(&self.text("", PLAIN).replace(was, is)).await;
     }
 
     async fn get(&self, key: &str) -> Response {

@@ -50,14 +50,15 @@ class Upstream(BaseHTTPRequestHandler):
         if self.path != "/neighbour":
             reached.append((self.command, self.path, self.headers, body))
         self.send_response(200)
-        is_big = self.path in ("/big", "/drop")
-        self.send_header("Content-Length", str(BIG if is_big else 2))
+        answer = bytes(BIG) if self.path in ("/big", "/drop") else b"ok"
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         if self.path == "/drop":
             # A byte that comes alone: what waits for it to be taken is all the rest.
-            self.wfile.write(b"x")
+            self.wfile.write(answer[:1])
             time.sleep(0.05)
-        self.wfile.write(bytes(BIG - (self.path == "/drop")) if is_big else b"ok")
+            answer = answer[1:]
+        self.wfile.write(answer)
 
     do_GET = do_POST = do_any
 
@@ -289,9 +290,7 @@ def window_games():
         deaf.begin("/big")
     # Each is begun, as those before it are given up.
     while len(reached) < before + 100:
-        one = Neighbour()
-        one.over = True
-        one.run()
+        served_once()
     deaf.socket.close()
     # A window that opens by a byte at a time.
     drip = Caller(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
@@ -404,12 +403,17 @@ class Neighbour(threading.Thread):
                 return
 
 
+def served_once():
+    neighbour = Neighbour()
+    neighbour.over = True
+    neighbour.run()
+    assert neighbour.failed is None, neighbour.failed
+
+
 def main():
     attack = globals()[sys.argv[5]]
     # Once, so that what is there anyway is there before: pools, a token, threads.
-    warm = Neighbour()
-    warm.over = True
-    warm.run()
+    served_once()
     caller = Caller()
     caller.begin()
     caller.answered(caller.stream)
@@ -425,7 +429,6 @@ def main():
     looked_at()
     print(json.dumps({"attack": sys.argv[5], "told": told, "grown": max(grown), "by": grown[:9], "neighbour": neighbour.served}))
     assert neighbour.failed is None, neighbour.failed
-    # Of an answer that nobody takes some is read ahead, on each stream.
     assert max(grown) <= GROWTH, "%d bytes more" % max(grown)
 
 
