@@ -39,12 +39,12 @@ use tokio::sync::Notify;
 use tokio::time;
 
 use crate::clock::Clock;
-use crate::credential::{Kind, Presented};
+use crate::credential::Presented;
 use crate::jwks::Fault;
 use crate::jwks::rules::Rules;
 use crate::jwks::source::Source;
 use crate::refusal::{Reason, Refusal};
-use crate::secret::{KeyedHash, Secret};
+use crate::secret::KeyedHash;
 use crate::telemetry::metrics::{Counted, Metrics};
 use crate::telemetry::traces::FutureExt as _;
 use crate::token::Token;
@@ -362,7 +362,7 @@ impl Exchange {
                 landing.land(Ok(granted));
             } else if let Some(error) = self.negative.get(&key, now.wall) {
                 landing.land(Err(error));
-            } else if credential.kind == Kind::SessionToken && self.is_revoked(&grant.service, &Secret::from(&*credential.value)) {
+            } else if self.is_revoked_session(&grant.service, &credential.to_owned()) {
                 landing.land(Err(Error::Denied));
             } else if let Some(granted) = self.revive(grant, credential, key) {
                 landing.land(Ok(granted));

@@ -81,16 +81,26 @@ impl Mint {
 
     /// Asks for the token, checks it, keeps it or remembers the refusal, and tells all who wait.
     pub(super) async fn run(self, landing: Landing) -> Result<Granted, Error> {
-        let outcome = match self.token().await {
-            Ok(fresh) => Ok(self.publish(fresh)),
-            Err(error) => {
-                self.remember(&error);
-                Err(error)
-            }
-        };
+        let outcome = self.token().await.and_then(|fresh| self.keep(fresh));
+        if let Err(error) = &outcome {
+            self.remember(error);
+        }
         // What is cached must be there before the flight ends: whoever comes next looks there first.
         landing.land(outcome.clone());
         outcome
+    }
+
+    /// Keeps the token, unless its session was revoked meanwhile.
+    fn keep(&self, fresh: Fresh) -> Result<Granted, Error> {
+        self.session_goes_on()?;
+        let granted = self.publish(fresh);
+        // Once more, now that the token is where a revocation looks for it: one of both sees the other.
+        self.session_goes_on().inspect_err(|_| self.exchange.drop_entry(&granted.entry))?;
+        Ok(granted)
+    }
+
+    fn session_goes_on(&self) -> Result<(), Error> {
+        if self.exchange.is_revoked_session(&self.grant.service, &self.credential) { Err(Error::Denied) } else { Ok(()) }
     }
 
     fn publish(&self, fresh: Fresh) -> Granted {

@@ -18,6 +18,7 @@ use super::service::{Failure, Service};
 use super::timetable::Plan;
 use super::{Error, Exchange, unavailable};
 use crate::clock::Timestamp;
+use crate::credential::{Credential, Kind};
 use crate::secret::{KeyedHash, Secret};
 use crate::token_service;
 
@@ -140,6 +141,11 @@ impl Exchange {
     /// Whether bearerd minted this token and it has not expired.
     pub fn has_issued(&self, service: &Service, token: &Secret) -> bool {
         self.issued.origin(&self.tombstones.name(&service.identity, token)).is_some_and(|origin| origin.expires > self.clock.now())
+    }
+
+    /// Whether this is a session that was revoked here: nothing is minted from it any more.
+    pub(super) fn is_revoked_session(&self, service: &Service, credential: &Credential) -> bool {
+        credential.kind == Kind::SessionToken && self.is_revoked(service, &credential.value)
     }
 
     /// Whether the token was revoked here.

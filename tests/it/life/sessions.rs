@@ -62,3 +62,27 @@ async fn a_session_that_was_revoked_mints_nothing_more() {
     stand.ask("ps-1").await.unwrap();
     assert_eq!(stand.script.count("create"), 2, "an API key of the same text is another credential");
 }
+
+/// A mint that is under way then leaves no token behind: neither a renewal, nor a first one.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_revoked_while_it_mints_leaves_no_token() {
+    let stand = Stand::new(terms());
+    let granted = stand.present(Kind::SessionToken, "ps-1").await.unwrap();
+    stand.script.next("create", Answer::Late(5 * SECOND));
+    let renewal = stand.exchange.reject(granted);
+    stand.script.next("create", Answer::Late(5 * SECOND));
+    let (first, ()) = tokio::join!(stand.present(Kind::SessionToken, "ps-2"), async {
+        time::sleep(SECOND).await;
+        for session in ["ps-1", "ps-2"] {
+            stand.exchange.revoke(&stand.service, &Secret::from(session)).await.unwrap();
+        }
+    });
+    assert_eq!(first.err(), Some(Error::Denied));
+    assert!(renewal.arrival().await.is_none());
+    for session in ["ps-1", "ps-2"] {
+        assert_eq!(stand.present(Kind::SessionToken, session).await.err(), Some(Error::Denied));
+    }
+    assert_eq!(stand.script.count("create"), 3);
+    stand.exchange.refresh_gauges();
+    assert_eq!(stand.value("bearerd_cache_entries"), 0.0);
+}
