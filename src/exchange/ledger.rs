@@ -21,7 +21,7 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 
 use store::{Change, Store};
-use writer::{Writer, is_full};
+use writer::{AGAIN, Writer, is_full};
 
 pub use seal::{Error as KeyError, Keys};
 
@@ -127,7 +127,7 @@ impl Ledger {
         let writer = Writer::new(store, keys, queue, path, &metrics);
         let writer = thread::Builder::new()
             .name("bearerd-ledger".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || writer.run(AGAIN))
             .map_err(|cause| OpenError::Io { cause })?;
         let contents = Contents { tokens: found.tokens, revocations: found.revocations };
         Ok((Self { orders: Some(orders), writer: Some(writer), metrics }, contents))
@@ -360,7 +360,7 @@ mod tests {
         let (orders, queue) = sync_channel(QUEUE);
         let metrics = Arc::new(Metrics::new().unwrap());
         let writer = Writer::new(store, keys(b"a"), queue, &path, &metrics);
-        let writer = thread::spawn(move || writer.run());
+        let writer = thread::spawn(move || writer.run(AGAIN));
         let ledger = Ledger { orders: Some(orders), writer: Some(writer), metrics };
         ledger.forget([1; 32]);
         assert_eq!(ledger.promise(revocation(7), vec![[2; 32]]).await, Err(Unwritten));
@@ -371,6 +371,33 @@ mod tests {
         let contents = open(&path, b"a").unwrap().1;
         assert_eq!(names(&contents), [2]);
         assert_eq!(contents.revocations.len(), 1, "what was not promised is not there");
+    }
+
+    #[test]
+    fn a_record_that_no_key_opens_is_counted_and_taken_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.redb");
+        let (ledger, _) = open(&path, b"a").unwrap();
+        (1..=3).for_each(|number| ledger.keep(token(number, 60)));
+        drop(ledger);
+        const TOKENS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("tokens");
+        let database = redb::Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(TOKENS).unwrap().insert(&[2; 32][..], &b"of another time"[..]).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        for told in [true, false] {
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let (_, contents) = Ledger::open(&path, keys(b"a"), NOW, Arc::clone(&metrics)).unwrap();
+            assert_eq!(names(&contents), [1, 3]);
+            assert_eq!(metrics.render().unwrap().contains(r#"bearerd_ledger_errors_total{kind="unreadable"} 1"#), told);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_no_full_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(open(&folder.path().join("none/ledger.redb"), b"a").err(), Some(OpenError::Io { .. })));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A token's life under paused time: the exchange itself, between a token service that does as it is told and callers who look tokens up.
 
+mod dormant;
 mod endings;
 mod keys;
 mod outages;

@@ -168,6 +168,10 @@ impl Stand {
     }
 
     pub fn bounded(terms: Terms, bounds: Bounds, tokens: u64) -> Self {
+        Self::keyed(terms, bounds, tokens, HashKeys { current: HashKey::random().unwrap(), former: Vec::new() })
+    }
+
+    pub fn keyed(terms: Terms, bounds: Bounds, tokens: u64, keys: HashKeys) -> Self {
         let clock = Clock::steppable();
         let metrics = Arc::new(Metrics::new().unwrap());
         let script = Arc::new(Script {
@@ -181,8 +185,7 @@ impl Stand {
         });
         let capacity =
             Capacity { tokens, negative: 1000, negative_ttl: 30 * SECOND, tombstones: 1000, tombstone_ttl: Duration::from_secs(3600) };
-        let key = HashKeys { current: HashKey::random().unwrap(), former: Vec::new() };
-        let exchange = Arc::new(Exchange::new(key, capacity, clock.clone(), Handle::current(), Arc::clone(&metrics)));
+        let exchange = Arc::new(Exchange::new(keys, capacity, clock.clone(), Handle::current(), Arc::clone(&metrics)));
         let service = Arc::new(Service::new("scripted", "iap", "http://localhost", script.clone(), bounds, &metrics));
         exchange.attend(&service);
         let grant = Arc::new(exchange.grant("api", &service, terms));
