@@ -74,6 +74,17 @@ async fn one_that_expired_a_moment_ago_is_minted_anew() {
     assert_eq!(stand.script.count("create"), 0, "the new one was kept in place of the old one");
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_that_is_not_valid_yet_by_a_clock_that_was_put_back_is_minted_anew() {
+    let (folder, keys) = place(b"a");
+    let left = leave(folder.path(), &keys, &[("k", 3600)]).await;
+    let stand = restarted(folder.path(), &keys);
+    stand.clock.step(-60_000);
+    *stand.script.nbf.lock().unwrap() = -60;
+    assert_ne!(text(&stand.ask("k").await.unwrap()), left[0]);
+    assert_eq!(stand.script.count("create"), 1);
+}
+
 /// Under two names it would come back by one of them after it was revoked by the other.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_an_older_key_named_is_kept_under_its_new_name_alone() {
