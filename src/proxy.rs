@@ -8,6 +8,7 @@ mod connection;
 mod context;
 mod decide;
 mod ended;
+mod hop_by_hop;
 mod http2;
 pub mod inject;
 pub mod limits;
@@ -351,6 +352,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Self::CTX) -> pingora::Result<()> {
+        hop_by_hop::strip(response);
         // Interim answers (RFC 9110 section 15.2) are not what is meant.
         if !response.status.is_informational() {
             self.edit(session, response, ctx)?;

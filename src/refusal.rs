@@ -12,7 +12,7 @@ use serde_json::json;
 pub const CHALLENGE: &str = "WWW-Authenticate";
 
 /// The challenge without an error code (RFC 6750 section 3.1).
-const CHALLENGE_ALONE: &str = r#"Bearer realm="bearerd""#;
+pub const CHALLENGE_ALONE: &str = r#"Bearer realm="bearerd""#;
 
 /// Why a request was not served. The word is the same in bodies, metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -87,8 +87,7 @@ pub(super) async fn admit(State(guard): State<Arc<Guard>>, request: Request, nex
     let headers = request.headers();
     match &**guard.token.load() {
         Some(token) if !OPEN.contains(&request.uri().path()) && !guard.admits(token, headers) => {
-            let refusal = problem(StatusCode::UNAUTHORIZED, "the admin token is missing or wrong: send `Authorization: Bearer TOKEN`");
-            return ([(header::WWW_AUTHENTICATE, "Bearer realm=\"bearerd admin\"")], refusal).into_response();
+            return unauthorized("the admin token is missing or wrong: send `Authorization: Bearer TOKEN`");
         }
         None if !names_loopback(headers) => {
             return problem(StatusCode::FORBIDDEN, "ask for this listener by its loopback address");
@@ -128,6 +127,10 @@ pub(super) fn router(guard: Arc<Guard>) -> Router {
     Router::new().route("/api/login", get(standing).post(login)).route("/api/logout", post(logout)).with_state(guard)
 }
 
+fn unauthorized(detail: &str) -> Response {
+    ([(header::WWW_AUTHENTICATE, "Bearer realm=\"bearerd admin\"")], problem(StatusCode::UNAUTHORIZED, detail)).into_response()
+}
+
 /// Whether a token is needed here, and whether this browser is logged in.
 async fn standing(State(guard): State<Arc<Guard>>, headers: HeaderMap) -> Response {
     let needed = guard.token.load().is_some();
@@ -147,7 +150,7 @@ async fn login(State(guard): State<Arc<Guard>>, body: Bytes) -> Response {
     };
     match &**guard.token.load() {
         None => return StatusCode::NO_CONTENT.into_response(),
-        Some(wanted) if Secret::from(token) != *wanted => return problem(StatusCode::UNAUTHORIZED, "this is not the admin token"),
+        Some(wanted) if Secret::from(token) != *wanted => return unauthorized("this is not the admin token"),
         Some(_) => {}
     }
     let Ok(session) = Secret::random() else {

@@ -160,7 +160,7 @@ pub struct Match {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Respond {
-    /// Its status.
+    /// Its status. A 401 gets a `WWW-Authenticate` unless `headers.response` sets one.
     #[schemars(range(min = 200, max = 599))]
     pub status: u16,
 }

@@ -74,11 +74,11 @@ async fn create_token(State(issuer): State<Arc<Issuer>>, uri: Uri, headers: Head
 /// A 401 has no body here: so does the reference.
 async fn get_token_details(State(issuer): State<Arc<Issuer>>, headers: HeaderMap) -> Answer {
     let Some(presented) = request::bearer(&headers) else {
-        return Ok(StatusCode::UNAUTHORIZED.into_response());
+        return Ok(answer::challenge(StatusCode::UNAUTHORIZED.into_response(), answer::CHALLENGE));
     };
     match issuer.get_token_details(&presented) {
         Ok(details) => Ok(answer::private(Json(details))),
-        Err(Refusal::Denied) => Ok(StatusCode::UNAUTHORIZED.into_response()),
+        Err(Refusal::Denied) => Ok(answer::challenge(StatusCode::UNAUTHORIZED.into_response(), answer::CHALLENGE_AGAIN)),
         Err(refusal) => Err(refusal),
     }
 }

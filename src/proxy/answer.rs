@@ -13,7 +13,7 @@ use tokio::time;
 
 use super::connection::Connection;
 use super::stream::LINGER;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{CHALLENGE, CHALLENGE_ALONE, Reason, Refusal};
 
 /// Makes the answer that is about to be written the connection's last where bearerd is ending. pingora looks at that only when a request comes,
 /// which may be long before its answer.
@@ -60,6 +60,9 @@ pub(super) async fn empty(session: &mut Session, status: StatusCode, headers: Ve
     }
     for (name, value) in headers {
         header.insert_header(name, value)?;
+    }
+    if status == StatusCode::UNAUTHORIZED && !header.headers.contains_key(CHALLENGE) {
+        header.insert_header(CHALLENGE, CHALLENGE_ALONE)?;
     }
     session.write_response_header(Box::new(header), true).await?;
     discard_body(session).await;

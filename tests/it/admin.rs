@@ -124,7 +124,9 @@ async fn a_browser_logs_in_once_and_out_again() {
     for path in ["/api/tokens", "/api/config", "/api/overview", "/api/events", "/api/openapi.json", "/metrics"] {
         assert_eq!(ask(admin, &format!("GET {path}"), "", &Value::Null).await.status, 401, "{path}");
     }
-    is_problem(&ask(admin, "POST /api/login", GUARD, &json!({ "token": "admin-canarx" })).await, 401);
+    let wrong = ask(admin, "POST /api/login", GUARD, &json!({ "token": "admin-canarx" })).await;
+    is_problem(&wrong, 401);
+    assert_eq!(wrong.header("www-authenticate"), Some("Bearer realm=\"bearerd admin\""));
     is_problem(&ask(admin, "POST /api/login", "", &json!({ "token": "admin-canary" })).await, 403);
     let malformed = ask(admin, "POST /api/login", GUARD, &json!({ "token": ["admin-canary"] })).await;
     is_problem(&malformed, 400);

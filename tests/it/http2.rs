@@ -219,3 +219,18 @@ async fn a_stream_that_is_given_up_is_given_up_towards_the_upstream() {
     assert!(!series.keys().any(|name| name.starts_with("bearerd_upstream_errors_total")), "{series:?}");
     assert_eq!(caller.get("/", &[("x-api-key", "k")]).await.head.status, 200, "the connection goes on");
 }
+
+/// Over HTTP/2 a quiet caller may be one half of a quiet stream: what ends a body that does not go on is that no answer comes.
+#[tokio::test]
+async fn a_body_that_stops_is_waited_for_as_long_as_its_answer() {
+    let (service, upstream) = surroundings().await;
+    let timeouts = format!("servers: [\"{}\"], timeouts: {{ read: 1s }}", upstream.address());
+    let bearerd = between(&service, &timeouts, PROTECTED);
+    let mut caller = Connection::connect(bearerd.address()).await;
+    let (answer, mut body) = caller.begin(request("POST", "/", &[("x-api-key", "k"), ("content-length", "10")]), false).await.unwrap();
+    body.send_data(Bytes::from_static(b"half"), false).unwrap();
+    let answer = whole(answer).await.unwrap();
+    assert_eq!(answer.head.status, 504);
+    assert_eq!(caller.get("/", &[("x-api-key", "k")]).await.head.status, 200);
+    assert_eq!(upstream.requests().len(), 1, "half a request is none");
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod admin;
+mod answers;
 mod at_rest;
 mod bodies;
 mod check;

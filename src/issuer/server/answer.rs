@@ -11,10 +11,10 @@ use crate::secret::Secret;
 /// What a handler comes to.
 pub type Answer = Result<Response, Refusal>;
 
-/// RFC 9110 section 11.6.1: every 401 of `create_token` says how to do it. Bearer is the scheme that bearerd's other doors name too.
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\"");
+/// RFC 9110 section 11.6.1: every 401 says how to do it. Bearer is the scheme that bearerd's other doors name too.
+pub const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\"");
 /// The same with the reason (RFC 6750 section 3.1), where there was a credential.
-const CHALLENGE_AGAIN: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\", error=\"invalid_token\"");
+pub const CHALLENGE_AGAIN: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\", error=\"invalid_token\"");
 
 #[derive(Serialize)]
 struct TokenResponse<'t> {
@@ -55,7 +55,8 @@ pub fn unsupported_media_type() -> Response {
     error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send JSON, with Content-Type: application/json")
 }
 
-fn challenge(mut answer: Response, challenge: HeaderValue) -> Response {
+/// With this challenge.
+pub fn challenge(mut answer: Response, challenge: HeaderValue) -> Response {
     answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     answer
 }

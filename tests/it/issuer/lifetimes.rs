@@ -2,9 +2,10 @@
 
 use super::served::{ALICE, BOB, BOB_LIVES_MILLIS, LIFETIME_MILLIS, Reply, SESSION_MILLIS, Served};
 
-/// Dead for `details`, whose 401 has no body.
+/// Dead for `details`, whose 401 has no body; it says how to do better all the same.
 fn is_dead(reply: &Reply) -> bool {
     assert!(reply.status == 200 || reply.body.is_empty());
+    assert!(reply.status == 200 || reply.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer realm=\"bearerd\""));
     reply.status == 401
 }
 
