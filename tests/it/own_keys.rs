@@ -61,6 +61,7 @@ async fn a_denied_key_of_our_own_is_a_502_and_keeps_bearerd_unready() {
     service.wait_for_calls(Operation::Create, 1).await;
     let response = get(bearerd.address(), "/", &[]).await;
     assert_eq!((response.status, response.problem().as_str()), (502, "mounted_credential_denied"));
+    while bearerd.probe("/startupz").await != 200 {}
     assert_eq!(bearerd.probe("/readyz").await, 503);
     assert_eq!(bearerd.value(r#"bearerd_auth_decisions_total{reason="mounted_credential_denied",result="error",route="out"}"#).await, 1.0);
     service.always(Operation::Create, Behaviour::Works);
@@ -119,6 +120,7 @@ async fn a_sink_writes_through_no_link_and_leaves_what_others_wrote() {
     let bearerd = Bearerd::start(&configuration(&service, &upstream, &sections, "  - { respond: { status: 204 } }"));
     // The token is there, and the file is not.
     bearerd.until("bearerd_cache_entries", 1.0).await;
+    while bearerd.probe("/startupz").await != 200 {}
     for _ in 0..50 {
         assert_eq!(bearerd.probe("/readyz").await, 503);
     }
