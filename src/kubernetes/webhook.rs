@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::error::Category;
 
 use super::{Changes, Defaults, changes};
 use metrics::Outcome;
@@ -18,12 +19,20 @@ const KIND: &str = "AdmissionReview";
 /// Why there is no answer that Kubernetes could read: nobody knows to what.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not JSON, or without what a review must have.
-    #[error("not an AdmissionReview with a request: {0}")]
+    /// Not JSON, or without what a review must have. What stands there is not shown: pods hold secrets.
+    #[error("not an AdmissionReview with a request: {} (line {}, column {})", fault(.0), .0.line(), .0.column())]
     Malformed(#[from] serde_json::Error),
     /// Another version, or another kind of object.
     #[error("an AdmissionReview of {VERSION} is expected: set `admissionReviewVersions: [v1]`")]
     Version,
+}
+
+fn fault(error: &serde_json::Error) -> &'static str {
+    match error.classify() {
+        Category::Data => "a field is missing, or not of its type",
+        Category::Syntax => "no JSON",
+        Category::Eof | Category::Io => "it breaks off",
+    }
 }
 
 #[derive(Deserialize)]

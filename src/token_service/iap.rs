@@ -157,17 +157,17 @@ impl TokenService for IapTokenService {
     }
 
     async fn get_token_details(&self, token: &Secret) -> Result<TokenDetails, Error> {
-        let (status, body) = self.call(wire::details(&self.base, token)?, std::slice::from_ref(token)).await?;
+        let (status, body) = self.call(wire::details(&self.base, token)?, &answer::secrets_of_token(token)).await?;
         answer::details(status, &body)
     }
 
     async fn refresh_token(&self, token: &Secret) -> Result<Secret, Error> {
-        let (status, body) = self.call(wire::refresh(&self.base, token)?, std::slice::from_ref(token)).await?;
+        let (status, body) = self.call(wire::refresh(&self.base, token)?, &answer::secrets_of_token(token)).await?;
         answer::token(status, &body)
     }
 
     async fn revoke_token(&self, token: &Secret) -> Result<(), Error> {
-        let (status, _) = self.call(wire::revoke(&self.base, token)?, std::slice::from_ref(token)).await?;
+        let (status, _) = self.call(wire::revoke(&self.base, token)?, &answer::secrets_of_token(token)).await?;
         answer::revoked(status)
     }
 }

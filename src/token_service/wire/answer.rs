@@ -108,6 +108,15 @@ pub(in super::super) fn secrets_of(credential: &Credential) -> Vec<Secret> {
         }
         secrets.push(text.into());
     }
+    with_encoded(secrets)
+}
+
+/// The same for a token.
+pub(in super::super) fn secrets_of_token(token: &Secret) -> Vec<Secret> {
+    with_encoded(vec![token.clone()])
+}
+
+fn with_encoded(mut secrets: Vec<Secret>) -> Vec<Secret> {
     let encoded: Vec<Secret> = secrets.iter().map(|secret| STANDARD.encode(secret.expose()).into()).collect();
     secrets.extend(encoded);
     secrets
@@ -292,6 +301,12 @@ mod tests {
         let credential = Credential { kind: Kind::ApiKey, value: "abc+/%41=".into() };
         let body = br#"{"code":"no","message":"abc+/%41= and abc%2B%2f%2541%3D and YWJjKy8lNDE9 are 100% wrong"}"#;
         assert_eq!(message(body, &secrets_of(&credential)), "no: [redacted] and [redacted] and [redacted] are 100% wrong");
+    }
+
+    #[test]
+    fn an_encoded_echo_of_a_token_is_masked_too() {
+        let body = br#"{"message":"a.b.c and YS5iLmM= are wrong"}"#;
+        assert_eq!(message(body, &secrets_of_token(&"a.b.c".into())), "[redacted] and [redacted] are wrong");
     }
 
     proptest! {

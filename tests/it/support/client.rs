@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::events::PATIENCE;
@@ -103,6 +103,11 @@ impl Client {
         let mut bytes = Vec::new();
         let _ = patient(self.0.read_to_end(&mut bytes)).await;
         bytes
+    }
+
+    /// Returns once there is something to read, or the end of the connection; takes nothing of it.
+    pub async fn heard(&mut self) {
+        let _ = patient(self.0.fill_buf()).await;
     }
 
     /// Returns once the other side has closed in order, without another byte; a reset could have cost the caller the answer before it.
