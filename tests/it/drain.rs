@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bearerd::app::Stop;
 use rustix::process::Signal;
@@ -11,10 +12,11 @@ use tokio::task::JoinSet;
 use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, get};
 use crate::support::events::Gate;
+use crate::support::http::{SWITCHED, UPGRADE};
 use crate::support::process::{Process, on_free_ports};
 use crate::support::stage::surroundings;
-use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService};
-use crate::support::upstream::{RecordingUpstream, Reply};
+use crate::support::token_service::{Behaviour, Operation, ScriptedTokenService, claims, subject};
+use crate::support::upstream::{Received, RecordingUpstream, Reply};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\n\r\n";
 
@@ -220,6 +222,85 @@ async fn a_second_signal_ends_the_process_at_once() {
     process.signal(Signal::INT);
     assert_eq!(process.ended().await.code(), 0);
     assert!(client.rest().await.is_empty());
+}
+
+/// A renewal that nobody waits for holds nothing up, whether its answer comes or not.
+#[tokio::test]
+async fn a_renewal_under_way_neither_delays_the_end_nor_costs_a_request_its_token() {
+    for is_answered in [true, false] {
+        let (service, upstream) = surroundings().await;
+        service.set_lifetime(Duration::from_secs(10));
+        let text = configuration(&service, &upstream, "delay: 0s, drain_timeout: 10m").replacen(" } }", ", timeout: 10m } }", 1);
+        let process = Process::run(&text);
+        let address = process.addresses().await.callers[0];
+        let mut client = Client::connect(address).await;
+        assert_eq!(client.exchange(REQUEST).await.status, 200);
+        let (renewal, mint, answers) = (Gate::closed(), Gate::closed(), Gate::closed());
+        service.next(Operation::Create, Behaviour::Gated(renewal.clone()));
+        // In use, so it is renewed in its time.
+        assert_eq!(client.exchange(REQUEST).await.status, 200);
+        service.wait_for_calls(Operation::Create, 2).await;
+        // One has its token, and its answer is on its way; the other waits for a token of its own.
+        let before = upstream.requests().len();
+        upstream.reply_next(Reply::Gated { first: b"one".to_vec(), gate: answers.clone(), second: b"two".to_vec() });
+        client.send(REQUEST).await;
+        client.head().await;
+        assert_eq!(client.bytes(3).await, b"one");
+        service.next(Operation::Create, Behaviour::Gated(mint.clone()));
+        let mut waiting = Client::connect(address).await;
+        waiting.send(REQUEST.replace("Key: k", "Key: other")).await;
+        service.wait_for_calls(Operation::Create, 3).await;
+
+        process.signal(Signal::TERM);
+        while Client::try_connect(address).await.is_ok() {}
+        if is_answered {
+            renewal.open();
+        }
+        mint.open();
+        let response = waiting.receive().await;
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+        answers.open();
+        assert_eq!(client.bytes(3).await, b"two");
+        assert!(client.rest().await.is_empty() && waiting.rest().await.is_empty());
+        let ended = process.ended().await;
+        assert_eq!(ended.code(), 0, "{:?}", ended.stderr);
+        assert!(ended.stderr.iter().any(|line| line.contains("drained")), "{:?}", ended.stderr);
+        let received = upstream.requests().split_off(before);
+        let subjects: Vec<String> = received.iter().map(Received::subject).collect();
+        assert_eq!(subjects, [subject("k"), subject("other")]);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let token = received[1].head.header("authorization").unwrap();
+        assert!(claims(&token["Bearer ".len()..])["exp"].as_u64() > Some(now));
+        assert_eq!(service.calls(Operation::Create), 3, "nothing is renewed for nobody");
+    }
+}
+
+/// It is in flight as any request: it goes on until one of its sides ends it, or for `drain_timeout`.
+#[tokio::test]
+async fn an_open_websocket_goes_on_until_its_caller_leaves_or_the_drain_timeout_is_over() {
+    for (drain_timeout, leaves) in [("10m", true), ("1s", false)] {
+        let (service, upstream) = surroundings().await;
+        let process = Process::run(&configuration(&service, &upstream, &format!("delay: 0s, drain_timeout: {drain_timeout}")));
+        let address = process.addresses().await.callers[0];
+        upstream.reply_next(Reply::Echo(SWITCHED.into()));
+        let mut client = Client::connect(address).await;
+        client.send(UPGRADE).await;
+        assert_eq!(client.head().await.word(1), "101");
+        client.send("hello").await;
+        assert_eq!(client.bytes(5).await, b"hello");
+        process.signal(Signal::TERM);
+        while Client::try_connect(address).await.is_ok() {}
+        if leaves {
+            client.send("still").await;
+            assert_eq!(client.bytes(5).await, b"still");
+            drop(client);
+        } else {
+            assert!(client.rest().await.is_empty());
+        }
+        let ended = process.ended().await;
+        assert_eq!(ended.code(), 0, "{:?}", ended.stderr);
+        assert_eq!(upstream.requests()[0].subject(), subject("k"));
+    }
 }
 
 #[tokio::test]

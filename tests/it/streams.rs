@@ -5,14 +5,11 @@ use std::time::Duration;
 use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, get};
 use crate::support::events::Gate;
+use crate::support::http::{SWITCHED, UPGRADE};
 use crate::support::http2::{Connection, Upstream, request};
 use crate::support::stage::{Stage, surroundings};
 use crate::support::token_service::{ScriptedTokenService, subject};
 use crate::support::upstream::Reply;
-
-const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
 #[tokio::test]
 async fn a_websocket_carries_bytes_both_ways_and_only_one_bearer() {

@@ -9,6 +9,13 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 const KEPT: usize = 4 << 20;
 const SECTION_LIMIT: usize = 1 << 20;
 
+/// A request for a WebSocket, with the key `k`.
+pub const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// The answer that agrees to it.
+pub const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
+
 /// A start line and header lines. Text is Latin-1, a character a byte, so that nothing is lost.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
