@@ -167,7 +167,7 @@ pub struct Limits {
     /// Header lines of a request.
     #[schemars(range(min = 1, max = 256))]
     pub headers: usize,
-    /// Time for a whole header section to arrive.
+    /// Time for a TLS handshake, and for a whole header section to arrive; on HTTP/2, one that does not end is bounded by `idle_timeout`.
     #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub header_timeout: Duration,

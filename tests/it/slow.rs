@@ -1,12 +1,20 @@
 //! Many callers who are slow, idle or too many: the others are served.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::support::bearerd::until;
 use crate::support::client::Client;
+use crate::support::http2::{Connection, by_hand, pseudo_headers};
 use crate::support::process::{Process, allow_descriptors_up_to};
 use crate::support::stage::{Stage, configuration, surroundings};
-use crate::support::upstream::Reply;
+use crate::support::tls::Authority;
+use crate::support::upstream::{Reply, pattern};
 
 const ROUTES: &str = "  - { upstream: app }";
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\n\r\n";
@@ -107,4 +115,159 @@ async fn callers_who_stop_in_headers_bodies_and_answers_are_gone_after_their_tim
     assert!(served > 0);
     assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
     drop(slow);
+}
+
+/// The time between two bytes of a caller who drips.
+const DRIP: Duration = Duration::from_millis(50);
+const HANDSHAKES: &str = r#"bearerd_connections_refused_total{limit="tls_handshake"}"#;
+
+/// `header_timeout` is the time for a whole handshake too, however it is spent.
+#[tokio::test]
+async fn tls_handshakes_that_do_not_come_to_an_end_are_cut_off_and_others_served_meanwhile() {
+    const EACH: usize = 20;
+    let authority = Authority::new();
+    let tls = format!("tls: {{ certificates: [{}] }}", authority.yaml_pair("a", &authority.issue("app.test")));
+    let stage =
+        Stage::configured(&format!("listeners: [{{ address: 127.0.0.1:0, {tls}, limits: {{ header_timeout: 2s }} }}]"), ROUTES).await;
+    let mut callers = JoinSet::new();
+    for number in 0..3 * EACH {
+        let mut client = stage.client().await;
+        callers.spawn(async move {
+            // A record that holds the beginning of a ClientHello of 508 bytes.
+            if number % 3 > 0 {
+                client.send([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await;
+            }
+            if number % 3 > 1 {
+                drip(&mut client, b"\0").await;
+            }
+            assert!(client.rest().await.is_empty(), "nothing is answered");
+        });
+    }
+    let mut served = 0;
+    while stage.bearerd.value(HANDSHAKES).await < (3 * EACH) as f64 {
+        let stream = authority.connect(stage.bearerd.address(), "app.test", None, &[b"http/1.1"]).await.unwrap();
+        assert_eq!(Client::over(stream).exchange(GET).await.status, 200);
+        served += 1;
+    }
+    assert!(served > 0);
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    stage.bearerd.until("bearerd_connections", 0.0).await;
+}
+
+/// Sends the same bytes over and over, slowly, until the other side answers or closes.
+async fn drip(client: &mut Client, bytes: &[u8]) {
+    while timeout(DRIP, client.heard()).await.is_err() {
+        if client.try_send(bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn in_h2c(limits: &str) -> String {
+    format!("listeners: [{{ address: 127.0.0.1:0, h2c: true, limits: {{ {limits} }} }}]")
+}
+
+/// Half a header section is no request: the connection is idle, and ends as such, however its bytes come.
+#[tokio::test]
+async fn http2_header_sections_that_do_not_come_to_an_end_are_cut_off_as_idle_and_others_served_meanwhile() {
+    const EACH: usize = 20;
+    const END_STREAM: u8 = 1;
+    let stage = Stage::configured(&in_h2c("header_timeout: 2s, idle_timeout: 2s"), ROUTES).await;
+    let unended = by_hand(END_STREAM, &[&pseudo_headers("/")[..], &[("x-api-key", b"k")]].concat());
+    // An empty CONTINUATION: no progress either.
+    let continuation = [0, 0, 0, 9, 0, 0, 0, 0, 1];
+    let mut callers = JoinSet::new();
+    for number in 0..3 * EACH {
+        let mut client = stage.client().await;
+        let unended = unended.clone();
+        callers.spawn(async move {
+            match number % 3 {
+                0 => client.send(&unended).await,
+                1 => client.send(&unended[..unended.len() - 5]).await,
+                _ => {
+                    client.send(&unended).await;
+                    // What the server says first.
+                    client.heard().await;
+                    while client.try_send(continuation).await.is_ok() && timeout(DRIP, client.rest()).await.is_err() {}
+                }
+            }
+            client.rest().await;
+        });
+    }
+    let mut caller = Connection::connect(stage.bearerd.address()).await;
+    let mut served = 0;
+    while served == 0 || stage.bearerd.value("bearerd_connections").await > 1.0 {
+        assert_eq!(caller.get("/", &[("x-api-key", "k")]).await.head.status, 200);
+        served += 1;
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    assert_eq!(stage.upstream.requests().len(), served, "none of the others was a request");
+}
+
+/// With the word that nothing went wrong, whether or not there has been a request.
+#[tokio::test]
+async fn idle_http2_connections_end_after_their_time() {
+    let stage = Stage::configured(&in_h2c("idle_timeout: 1s"), ROUTES).await;
+    let unused = Connection::connect(stage.bearerd.address()).await;
+    let mut used = Connection::connect(stage.bearerd.address()).await;
+    assert_eq!(used.get("/", &[("x-api-key", "k")]).await.head.status, 200);
+    stage.bearerd.until("bearerd_connections", 0.0).await;
+    for caller in [unused, used] {
+        caller.ended().await.unwrap();
+    }
+}
+
+/// `idle_timeout` is for those who send nothing: a body may take as long as it likes, as long as it comes.
+#[tokio::test]
+async fn a_body_that_drips_arrives_whole() {
+    // Longer than the timeout in all, and much shorter from one to the next.
+    const BYTES: usize = 60;
+    let stage = Stage::configured(&limited("idle_timeout: 2s"), ROUTES).await;
+    for framing in [format!("Content-Length: {BYTES}"), "Transfer-Encoding: chunked".to_owned()] {
+        let mut client = stage.client().await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: app.test\r\nX-API-Key: k\r\n{framing}\r\n\r\n")).await;
+        let is_chunked = framing.ends_with("chunked");
+        for _ in 0..BYTES {
+            assert!(timeout(DRIP, client.heard()).await.is_err(), "no answer yet");
+            client.send(if is_chunked { "1\r\nx\r\n" } else { "x" }).await;
+        }
+        if is_chunked {
+            client.send("0\r\n\r\n").await;
+        }
+        assert_eq!(client.receive().await.status, 200);
+        assert_eq!(stage.last().body.text(), "x".repeat(BYTES));
+    }
+}
+
+/// Whoever takes some of an answer again and again gets all of it; a byte now and then is nothing to a connection whose buffers are full.
+#[tokio::test]
+async fn a_reader_of_single_bytes_gets_its_answer_where_it_keeps_up_and_is_cut_off_where_it_does_not() {
+    const ANSWER: u64 = 100_000;
+    let stage = Stage::configured(&limited("idle_timeout: 1s"), ROUTES).await;
+    let ends = GET.replace("Host", "Connection: close\r\nHost");
+    // Without a buffer of our own.
+    let mut keeping_up = TcpStream::connect(stage.bearerd.address()).await.unwrap();
+    stage.upstream.reply_next(Reply::Stream(ANSWER));
+    keeping_up.write_all(ends.as_bytes()).await.unwrap();
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while keeping_up.read(&mut byte).await.unwrap() > 0 {
+        answer.extend(byte);
+    }
+    let mut expected = Vec::new();
+    pattern(ANSWER).read_to_end(&mut expected).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(&expected));
+
+    let mut lagging = TcpStream::connect(stage.bearerd.address()).await.unwrap();
+    stage.upstream.reply_next(Reply::Stream(1 << 30));
+    lagging.write_all(GET.as_bytes()).await.unwrap();
+    lagging.read_exact(&mut byte).await.unwrap();
+    while stage.bearerd.value("bearerd_connections").await > 0.0 {
+        lagging.read_exact(&mut byte).await.unwrap();
+        assert_eq!(stage.client().await.exchange(&ends).await.status, 200);
+    }
+    assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
 }
