@@ -6,6 +6,7 @@ mod admin;
 mod answers;
 mod at_rest;
 mod bodies;
+mod caching;
 mod check;
 mod command_line;
 mod decision;
