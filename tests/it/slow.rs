@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::support::bearerd::until;
 use crate::support::client::Client;
+use crate::support::events::PATIENCE;
 use crate::support::http2::{Connection, by_hand, pseudo_headers};
 use crate::support::process::{Process, allow_descriptors_up_to};
 use crate::support::stage::{Stage, configuration, surroundings};
@@ -270,4 +271,27 @@ async fn a_reader_of_single_bytes_gets_its_answer_where_it_keeps_up_and_is_cut_o
         assert_eq!(stage.client().await.exchange(&ends).await.status, 200);
     }
     assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
+}
+
+/// The same on HTTP/2, where callers say themselves how much they take.
+#[tokio::test]
+async fn a_window_that_opens_byte_by_byte_holds_no_answer_for_longer_than_a_shut_one() {
+    const END: u8 = 5;
+    let stage = Stage::configured(&in_h2c("idle_timeout: 1s"), ROUTES).await;
+    let mut lagging = TcpStream::connect(stage.bearerd.address()).await.unwrap();
+    stage.upstream.reply_next(Reply::Stream(1 << 30));
+    lagging.write_all(&by_hand(END, &[&pseudo_headers("/")[..], &[("x-api-key", b"k")]].concat())).await.unwrap();
+    stage.upstream.wait_for_requests(1).await;
+    let mut caller = Connection::connect(stage.bearerd.address()).await;
+    // A byte more, on the connection and on the stream.
+    let update = |stream| [0, 0, 4, 8, 0, 0, 0, 0, stream, 0, 0, 0, 1];
+    while stage.bearerd.value("bearerd_requests_in_flight").await > 0.0 {
+        lagging.write_all(&[update(0), update(1)].concat()).await.unwrap();
+        assert_eq!(caller.get("/", &[("x-api-key", "k")]).await.head.status, 200);
+    }
+    // RST_STREAM, behind what was taken.
+    let mut seen = Vec::new();
+    while !seen.windows(9).any(|head| head == [0, 0, 4, 3, 0, 0, 0, 0, 1]) {
+        assert!(timeout(PATIENCE, lagging.read_buf(&mut seen)).await.unwrap().unwrap() > 0, "it ended without a word");
+    }
 }
