@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::support::bearerd::Bearerd;
 use crate::support::client::Client;
+use crate::support::frames::{Ending, Frames, GOOD};
 use crate::support::http2::{Connection, Upstream, request, whole};
+use crate::support::protocols::PROTOCOL_ERROR;
 use crate::support::stage::surroundings;
 use crate::support::tls::Authority;
 use crate::support::token_service::{ScriptedTokenService, claims, subject};
@@ -128,35 +128,20 @@ async fn refusals_are_problems_and_hop_by_hop_headers_break_the_stream() {
     let body: serde_json::Value = serde_json::from_slice(&refused.body).unwrap();
     assert_eq!(body["type"], "urn:bearerd:problem:missing_credential");
     for headers in [[("x-api-key", "a"), ("x-api-key", "b")], [("x_api_key", "a"), ("authorization", "Bearer a.b.c")]] {
-        assert!(caller.get("/", &headers).await.head.status.is_client_error());
+        let refused = caller.get("/", &headers).await.head;
+        assert!(refused.status.is_client_error() && refused.headers.contains_key("www-authenticate"), "{refused:?}");
     }
     assert_eq!(caller.get("/public/..%2fx", &[("x-api-key", "k")]).await.head.status, 200);
     let answer = caller.get(&format!("/{}", "x".repeat(100)), &[("x-filler", &"y".repeat(70_000))]).await;
     assert_eq!(answer.head.status, 431);
-    // CVE-2026-105299 and its kind: a caller nominates what we inject. On HTTP/2 that is a malformed request (RFC 9113 section 8.2.2); the library
-    // of this test refuses to send one, so the bytes are ours.
-    let mut raw = TcpStream::connect(bearerd.address()).await.unwrap();
-    raw.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    let mut block = vec![0x82, 0x86, 0x84, 0x41, 8];
-    block.extend_from_slice(b"app.test");
-    for (name, value) in [("connection", "authorization"), ("x-api-key", "k")] {
-        block.extend_from_slice(&[0, name.len() as u8]);
-        block.extend_from_slice(name.as_bytes());
-        block.push(value.len() as u8);
-        block.extend_from_slice(value.as_bytes());
-    }
-    let mut frame = vec![0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1];
-    frame.extend_from_slice(&block);
-    raw.write_all(&frame).await.unwrap();
-    // RST_STREAM (3) with PROTOCOL_ERROR (1), among the frames of the beginning.
-    let mut seen = Vec::new();
-    while !seen.windows(13).any(|frame| frame == [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1]) {
-        let mut some = [0; 256];
-        let count = tokio::time::timeout(crate::support::events::PATIENCE, raw.read(&mut some)).await.unwrap().unwrap();
-        assert!(count > 0, "it ended without a word: {seen:?}");
-        seen.extend_from_slice(&some[..count]);
+    // CVE-2026-105299 and its kind: a caller nominates what we inject. On HTTP/2 that is a malformed request (RFC 9113 section 8.2.2).
+    let mut frames = Frames::connect(bearerd.address()).await;
+    for hop_by_hop in [("connection", "authorization"), ("keep-alive", "x"), ("transfer-encoding", "chunked"), ("upgrade", "websocket")] {
+        let fields: Vec<_> = GOOD.into_iter().chain([hop_by_hop]).collect();
+        assert_eq!(frames.ask(&fields).await, Ending::Reset(PROTOCOL_ERROR), "{hop_by_hop:?}");
     }
     assert_eq!(upstream.requests().len(), 1);
+    assert!(matches!(frames.ask(&GOOD).await, Ending::Answer { status: 200, .. }), "the connection goes on");
 }
 
 /// A caller who speaks HTTP/1, little or nothing on a listener for HTTP/2 does not hang it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, get};
 use crate::support::events::Gate;
+use crate::support::frames::{END_HEADERS, END_STREAM, GOOD, HEADERS, PREFACE, SETTINGS, field_section, frame};
 use crate::support::http::{SWITCHED, UPGRADE};
 use crate::support::http2::{Connection, Upstream, request};
 use crate::support::stage::{Stage, surroundings};
@@ -191,12 +192,6 @@ async fn on_http2_the_stream_ends_and_the_connection_goes_away() {
     assert!(caller.ended().await.is_ok(), "the connection goes away");
 }
 
-/// A frame of HTTP/2 (RFC 9113 section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// A caller that keeps its connection open after GOAWAY, with no request left on it, is not waited for as one is that may ask for more.
 #[tokio::test]
 async fn on_http2_a_connection_that_went_away_is_closed_though_its_caller_keeps_it_open() {
@@ -211,14 +206,9 @@ async fn on_http2_a_connection_that_went_away_is_closed_though_its_caller_keeps_
     ));
     upstream.reply_next(Reply::Gated { first: b"begun".to_vec(), gate: Gate::closed(), second: b"never".to_vec() });
     // By hand: a client of a library closes by itself.
-    let literal = |name: &str, value: &str| {
-        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-        [vec![0], text(name), text(value)].concat()
-    };
-    let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "app.test"), ("x-api-key", "k")];
-    let section: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &field_section(&GOOD));
     let mut client = Client::connect(bearerd.address()).await;
-    client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, b""), frame(1, 0x5, 1, &section)].concat()).await;
+    client.send([PREFACE, &frame(SETTINGS, 0, 0, b""), &request].concat()).await;
     let mut seen = Vec::new();
     while !seen.ends_with(b"begun") {
         seen.extend(client.bytes(1).await);

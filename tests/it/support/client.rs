@@ -93,9 +93,13 @@ impl Client {
 
     /// Reads exactly this many bytes, of a body that is still coming.
     pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        self.try_bytes(count).await.expect("bytes, not the end of the connection")
+    }
+
+    /// As [`Client::bytes`]; none where the connection ends before.
+    pub async fn try_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
-        patient(self.0.read_exact(&mut bytes)).await.unwrap();
-        bytes
+        patient(self.0.read_exact(&mut bytes)).await.ok().map(|_| bytes)
     }
 
     /// All bytes until the other side closes or resets.
