@@ -98,6 +98,7 @@ fn rounds_and_share(keys: usize) -> (usize, usize) {
     })
 }
 
+/// CVE-2023-28858, CVE-2023-28859: who hangs up leaves no answer behind for another.
 #[tokio::test]
 async fn a_thousand_keys_get_each_its_own_token_while_a_tenth_of_the_callers_hang_up() {
     const KEYS: usize = 1000;

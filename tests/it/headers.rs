@@ -12,8 +12,6 @@ const ROUTES: &str = "  - { name: public, match: { path_prefix: /public }, auth:
     credentials: [api_key, { api_key: { header: x-LEGACY-key } }, { api_key: { query: api_key } }, basic, session_token]
     headers: { set: { x-REMOTE-uSER: bearerd, X-Team: blue } }";
 
-const TRUSTING: &str = "listeners: [{ address: 127.0.0.1:0, trusted_peers: [127.0.0.1] }]";
-
 /// Options of a listener.
 const TRUSTED_PEERS: &str = ", trusted_peers: [127.0.0.1]";
 
@@ -183,16 +181,19 @@ async fn forwarded_headers_are_written_anew_unless_the_peer_is_trusted() {
 async fn the_peer_that_is_told_is_the_one_that_a_trusted_peer_names() {
     const TOLD: &str = "  - { upstream: app, auth: none, headers: { set: { X-Peer: \"{peer}\" }, remove: [X-Forwarded-For], response: { set: { X-Seen: \"{peer}\" } } } }";
     let named = [("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-For", "203.0.113.7, 203.0.113.9"), ("X-Peer", "192.0.2.1")];
-    for (sections, headers, expected) in [
+    for (options, headers, expected) in [
         ("", &named[..], "127.0.0.1"),
-        (TRUSTING, &named[..], "203.0.113.9"),
-        (TRUSTING, &named[2..], "127.0.0.1"),
-        (TRUSTING, &[("X-Forwarded-For", "unknown")], "127.0.0.1"),
+        (TRUSTED_PEERS, &named[..], "203.0.113.9"),
+        (TRUSTED_PEERS, &named[2..], "127.0.0.1"),
+        (TRUSTED_PEERS, &[("X-Forwarded-For", "unknown")], "127.0.0.1"),
     ] {
-        let stage = Stage::configured(sections, TOLD).await;
+        let stage = Stage::of_each_protocol(options, TOLD).await;
         let answer = get(stage.bearerd.address(), "/", headers).await;
-        assert_eq!((answer.status, answer.header("x-seen")), (200, Some(expected)), "{sections} {headers:?}");
-        assert_eq!(stage.last().head.all("x-peer"), [expected], "{sections} {headers:?}");
+        assert_eq!((answer.status, answer.header("x-seen")), (200, Some(expected)), "{options} {headers:?}");
+        for protocol in Protocol::ALL {
+            assert_eq!(stage.ask(protocol, "/", headers).await, Outcome::Served, "{options} {headers:?} {protocol:?}");
+            assert_eq!(stage.last().head.all("x-peer"), [expected], "{options} {headers:?} {protocol:?}");
+        }
     }
 }
 
@@ -281,16 +282,17 @@ async fn rfc_6750_several_credentials_are_refused() {
 
 #[tokio::test]
 async fn authorization_lines_that_the_route_does_not_look_at_are_replaced_by_ours() {
-    let stage = Stage::with_routes("  - { upstream: app, credentials: [api_key] }").await;
-    let mut client = stage.client().await;
-    client.send("GET / HTTP/1.1\r\nHost: app.test\r\nAuthorization: Bearer a\r\nX-API-Key: k\r\nAUTHORIZATION: Basic b\r\nAuthorization:\r\n\r\n").await;
-    assert_eq!(client.receive().await.status, 200);
-    assert_eq!(stage.last().subject(), subject("k"));
+    let stage = Stage::of_each_protocol("", "  - { upstream: app, credentials: [api_key] }").await;
+    let lines = [("Authorization", "Bearer a"), ("X-API-Key", "k"), ("AUTHORIZATION", "Basic b"), ("Authorization", "")];
+    for protocol in Protocol::ALL {
+        assert_eq!(stage.ask(protocol, "/", &lines).await, Outcome::Served, "{protocol:?}");
+        assert_eq!(stage.last().subject(), subject("k"), "{protocol:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_public_route_passes_what_is_no_credential_and_strips_what_is() {
-    let stage = stage().await;
+    let stage = stage_of_each_protocol().await;
     let jwt = "Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
     for (sent, arrives) in [
         (&["Digest username=\"a\""][..], &["Digest username=\"a\""][..]),
@@ -303,11 +305,14 @@ async fn a_public_route_passes_what_is_no_credential_and_strips_what_is() {
     ] {
         let lines: Vec<_> =
             sent.iter().map(|value| ("Authorization", *value)).chain([("X-API-Key", "canary"), ("X_Legacy_Key", "canary")]).collect();
-        assert_eq!(get(stage.bearerd.address(), "/public/a?b=1&api_key=canary&API%5Fkey=canary;c", &lines).await.status, 200);
-        let seen = stage.last();
-        assert_eq!(seen.head.all("authorization"), arrives, "{sent:?}");
-        assert_eq!(seen.target(), "/public/a?b=1;c");
-        assert!(!seen.head.headers.iter().any(|(_, value)| value.contains("canary")), "{:?}", seen.head);
+        for protocol in Protocol::ALL {
+            let outcome = stage.ask(protocol, "/public/a?b=1&api_key=canary&API%5Fkey=canary;c", &lines).await;
+            assert_eq!(outcome, Outcome::Served, "{sent:?} {protocol:?}");
+            let seen = stage.last();
+            assert_eq!(seen.head.all("authorization"), arrives, "{sent:?} {protocol:?}");
+            assert_eq!(seen.target(), "/public/a?b=1;c", "{protocol:?}");
+            assert!(!seen.head.headers.iter().any(|(_, value)| value.contains("canary")), "{:?}", seen.head);
+        }
     }
     assert_eq!(stage.service.recorded().len(), 0);
 

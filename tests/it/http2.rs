@@ -219,3 +219,62 @@ async fn a_body_that_stops_is_waited_for_as_long_as_its_answer() {
     assert_eq!(caller.get("/", &[("x-api-key", "k")]).await.head.status, 200);
     assert_eq!(upstream.requests().len(), 1, "half a request is none");
 }
+
+/// With a credential that opens the one route, which takes every path: what is malformed gets there in no form, and costs no other request anything.
+#[tokio::test]
+async fn cve_2026_73547_every_form_of_target_is_answered_or_its_stream_reset() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = between(&service, &format!("servers: [\"{}\"]", upstream.address()), PROTECTED);
+    let (get, scheme, path, authority) = ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "app.test"));
+    let connect = (":method", "CONNECT");
+    let reset = None;
+    for (fields, expected) in [
+        (&[connect, (":authority", "app.test:443")][..], Some(405)),
+        (&[connect, authority], Some(405)),
+        (&[connect], Some(400)),
+        (&[connect, (":authority", "")], reset),
+        (&[connect, path, authority], reset),
+        (&[connect, scheme, path, authority], reset),
+        (&[connect, scheme, path, authority, (":protocol", "websocket")], reset),
+        (&[connect, scheme, authority, (":protocol", "websocket")], reset),
+        (&[get, scheme, path, authority, (":protocol", "websocket")], reset),
+        (&[(":method", "OPTIONS"), scheme, (":path", "*"), authority], Some(200)),
+        (&[get, scheme, (":path", "*"), authority], Some(400)),
+        (&[get, scheme, (":path", "http://app.test/"), authority], reset),
+        (&[get, scheme, (":path", "HTTP://other.test/"), authority], reset),
+        (&[get, scheme, (":path", "app.test/x"), authority], reset),
+        (&[get, scheme, (":path", "x"), authority], reset),
+        (&[get, scheme, (":path", "?x"), authority], Some(400)),
+        (&[get, scheme, (":path", ""), authority], reset),
+        (&[get, scheme, authority], reset),
+        (&[get, path, authority], reset),
+        (&[scheme, path, authority], reset),
+        (&[get, scheme, path], Some(400)),
+        (&[get, scheme, path, authority, ("host", "other.test")], Some(400)),
+        (&[get, scheme, path, authority, ("host", "app.test:80")], Some(400)),
+        (&[get, scheme, path, authority, ("host", "")], Some(400)),
+        (&[get, scheme, path, authority, ("host", "app.test"), ("host", "app.test")], Some(400)),
+        (&[get, scheme, path, ("host", "app.test"), ("host", "other.test")], Some(400)),
+        (&[get, scheme, path, (":authority", "root@app.test")], Some(400)),
+        (&[get, scheme, path, (":authority", "app.test:x")], Some(400)),
+        (&[get, scheme, path, authority, authority], reset),
+        (&[get, scheme, path, path, authority], reset),
+        (&[get, scheme, path, ("x-team", "red"), authority], reset),
+        (&[get, scheme, path, authority, (":status", "200")], reset),
+    ] {
+        let before = upstream.started().len();
+        let mut frames = Frames::connect(bearerd.address()).await;
+        let fields: Vec<_> = fields.iter().copied().chain([("x-api-key", "k")]).collect();
+        let ending = match frames.ask(&fields).await {
+            Ending::Answer { status, .. } => Some(status),
+            ending => {
+                assert_eq!(ending, Ending::Reset(PROTOCOL_ERROR), "{fields:?}");
+                reset
+            }
+        };
+        assert_eq!(ending, expected, "{fields:?}");
+        let arrived: Vec<String> = upstream.started()[before..].iter().map(|head| head.start.clone()).collect();
+        assert_eq!(arrived, if expected == Some(200) { &["OPTIONS * HTTP/1.1"][..] } else { &[] }, "{fields:?}");
+        assert!(matches!(frames.ask(&GOOD).await, Ending::Answer { status: 200, .. }), "the next one after {fields:?}");
+    }
+}

@@ -48,6 +48,7 @@ mod support;
 mod tls;
 mod token_api;
 mod traces;
+mod trailers;
 mod unread;
 mod upstream_401;
 mod upstreams;

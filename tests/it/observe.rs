@@ -45,6 +45,7 @@ async fn the_metrics_listener_has_four_paths_and_nothing_else() {
     assert_eq!(get(bearerd.address(), "/metrics", &[]).await.status, 404);
 }
 
+/// CVE-2022-24797, CVE-2020-11710.
 #[tokio::test]
 async fn admin_without_a_token_answers_only_to_loopback_names() {
     let (service, upstream) = surroundings().await;
@@ -70,6 +71,7 @@ async fn admin_without_a_token_answers_only_to_loopback_names() {
     }
 }
 
+/// CVE-2022-24797, CVE-2020-11710.
 #[tokio::test]
 async fn admin_with_a_token_answers_only_who_brings_it() {
     let (service, upstream) = surroundings().await;

@@ -1,7 +1,7 @@
 //! Paths that a backend may read otherwise than bearerd: without a token, none of them leads to a protected handler, whatever the backend makes of it.
 
 use crate::fuzz::inputs::readings::{is_protected, readings};
-use crate::support::client::Client;
+use crate::support::protocols::{Outcome, PROTOCOL_ERROR, Protocol};
 use crate::support::stage::Stage;
 
 /// A public part beside a protected one, and a public rest; the protected part is known by its first segment.
@@ -12,29 +12,20 @@ const ROUTES: &str = "
   - { name: rest, auth: none, upstream: app }";
 
 /// Sends each path without a credential, and looks at what reached the upstream. Returns how many did.
-async fn none_reaches_a_protected_handler(stage: &Stage, targets: impl IntoIterator<Item = String>) -> usize {
-    let mut client = stage.client().await;
+async fn none_reaches_a_protected_handler(stage: &Stage, protocol: Protocol, targets: impl IntoIterator<Item = String>) -> usize {
+    let begin = stage.upstream.requests().len();
     for target in targets {
         let before = stage.upstream.requests().len();
-        if client.try_send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n")).await.is_err() {
-            client = stage.client().await;
-            client.send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n")).await;
-        }
-        let answer = match client.try_receive().await {
-            Some(answer) => answer,
-            None => {
-                // The one before was answered with a close.
-                client = stage.client().await;
-                client.send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n")).await;
-                client.receive().await
-            }
+        let outcome = stage.ask::<&str, &str>(protocol, &target, &[]).await;
+        let expected = match &outcome {
+            Outcome::Served | Outcome::Refused(400 | 401 | 404, _) => true,
+            // A path that no URL can have.
+            Outcome::Reset(code) => protocol == Protocol::Http2 && *code == PROTOCOL_ERROR,
+            _ => false,
         };
-        if answer.head.closes() {
-            client = Client::connect(stage.bearerd.address()).await;
-        }
-        assert!(matches!(answer.status, 200 | 400 | 401 | 404), "{target}: {}", answer.status);
+        assert!(expected, "{target} {protocol:?}: {outcome:?}");
         for seen in &stage.upstream.requests()[before..] {
-            assert_eq!(answer.status, 200);
+            assert_eq!(outcome, Outcome::Served);
             assert_eq!(seen.target(), target, "forwarded unchanged");
             let path = seen.target().split(['?', '#']).next().unwrap();
             for reading in readings(path, 4096) {
@@ -42,7 +33,7 @@ async fn none_reaches_a_protected_handler(stage: &Stage, targets: impl IntoItera
             }
         }
     }
-    stage.upstream.requests().len()
+    stage.upstream.requests().len() - begin
 }
 
 /// CVE-2026-33494, CVE-2026-73511, CVE-2026-73551, CVE-2026-73553, GHSA-7rh7-c77v-6434, GHSA-pxq7-h93f-9jrg, CVE-2021-32637.
@@ -128,12 +119,15 @@ async fn the_corpus_of_paths_that_others_fell_to() {
         "http://app.test//admin",
         "http://app.test/public/../admin",
     ];
-    let stage = Stage::with_routes(ROUTES).await;
-    none_reaches_a_protected_handler(&stage, corpus.map(str::to_owned)).await;
-    // A token opens them: it is not that nothing comes through.
-    for (path, status) in [("/admin", 200), ("/admin/x", 200), ("/users/7", 200), ("/users/7/x", 200), ("/admin/%2e%2e/public", 400)] {
-        let answer = stage.client().await.get(path, &[("X-API-Key", "k")]).await;
-        assert_eq!(answer.status, status, "{path}");
+    let stage = Stage::of_each_protocol("", ROUTES).await;
+    for protocol in Protocol::ALL {
+        none_reaches_a_protected_handler(&stage, protocol, corpus.map(str::to_owned)).await;
+        // A token opens them: it is not that nothing comes through.
+        for path in ["/admin", "/admin/x", "/users/7", "/users/7/x"] {
+            assert_eq!(stage.ask(protocol, path, &[("X-API-Key", "k")]).await, Outcome::Served, "{path} {protocol:?}");
+        }
+        let ambiguous = stage.ask(protocol, "/admin/%2e%2e/public", &[("X-API-Key", "k")]).await;
+        assert!(matches!(ambiguous, Outcome::Refused(400, _)), "{protocol:?}: {ambiguous:?}");
     }
 }
 
@@ -150,7 +144,9 @@ async fn generated_paths_lead_to_no_protected_handler() {
         let lead = ["/", "/public/", "/x/"][random.usize(0..3)];
         lead.to_owned() + &(0..count).map(|_| PIECES[random.usize(0..PIECES.len())]).collect::<String>()
     };
-    let stage = Stage::with_routes(ROUTES).await;
-    let through = none_reaches_a_protected_handler(&stage, std::iter::repeat_with(&mut path).take(3000)).await;
-    assert!(through > 300, "{through} of 3000 were forwarded: those that can be read in one way only");
+    for (protocol, count) in [(Protocol::Http1, 3000), (Protocol::Http2, 1000), (Protocol::WebSocket, 500)] {
+        let stage = Stage::of_each_protocol("", ROUTES).await;
+        let through = none_reaches_a_protected_handler(&stage, protocol, std::iter::repeat_with(&mut path).take(count)).await;
+        assert!(through > count / 10, "{through} of {count} were forwarded: those that can be read in one way only");
+    }
 }

@@ -19,6 +19,7 @@ use crate::support::jwt::{Signer, key_set};
 use crate::support::server::Server;
 use crate::support::stage::surroundings;
 
+/// CVE-2026-108754, CVE-2026-62386.
 #[tokio::test]
 async fn no_secret_leaves_bearerd() {
     let (service, upstream) = surroundings().await;

@@ -57,6 +57,7 @@ routes: [{{ name: app, upstream: app, validate: {{ details: on_mint }}, headers:
     )
 }
 
+/// Also CVE-2023-28858 and CVE-2023-28859, at length.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_a_mixed_load_with_failures_and_reloads_every_answer_has_the_token_of_its_key_and_nothing_grows() {
     let (long, connections) = extent();

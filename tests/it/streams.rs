@@ -30,13 +30,48 @@ async fn a_websocket_carries_bytes_both_ways_and_only_one_bearer() {
     assert_eq!(received.head.all("x-request-id").len(), 1);
 }
 
+/// Nor does a nomination stand in for one, or take one away from what bearerd looks at.
 #[tokio::test]
 async fn a_websocket_needs_a_credential_too() {
     let stage = Stage::with_routes("  - { upstream: app }").await;
-    let mut client = stage.client().await;
-    let refused = client.exchange(UPGRADE.replace("X-API-Key: k\r\n", "")).await;
-    assert_eq!(refused.problem(), "missing_credential");
-    assert!(stage.upstream.requests().is_empty());
+    let without = UPGRADE.replace("X-API-Key: k\r\n", "");
+    for (request, status, word) in [
+        (without.clone(), 401, "missing_credential"),
+        (without.replace("Connection: Upgrade", "Connection: Upgrade, X-API-Key, Authorization"), 401, "missing_credential"),
+        (UPGRADE.replace("X-API-Key: k\r\n", "X-API-Key: k\r\nX-API-Key: k\r\nConnection: X-API-Key\r\n"), 400, "invalid_credential"),
+    ] {
+        // What stands behind it is no message to the upstream, nor a request that needs no key.
+        let mut client = stage.client().await;
+        client.send(format!("{request}GET /secret HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")).await;
+        let refused = client.receive().await;
+        assert_eq!((refused.status, refused.problem().as_str()), (status, word), "{request}");
+        if let Some(next) = client.try_receive().await {
+            assert_eq!(next.problem(), "missing_credential", "{request}");
+        }
+        client.closed().await;
+    }
+    assert!(stage.upstream.started().is_empty());
+}
+
+/// Whatever the upstream says to the upgrade, the next one whose turn it is on its connection is a request that was let through.
+#[tokio::test]
+async fn cve_2026_2833_cve_2026_73548_bytes_ahead_of_a_switch_that_does_not_come_stay_off_the_upstream() {
+    for status in [200, 204, 304, 400, 403, 404, 426, 500] {
+        let stage = Stage::with_routes("  - { upstream: app }").await;
+        stage.upstream.reply_next(Reply::status(status));
+        let mut client = stage.client().await;
+        client.send(format!("{UPGRADE}GET /secret HTTP/1.1\r\nHost: app.test\r\n\r\n")).await;
+        assert_eq!(client.receive().await.status, status);
+        // Judged for itself, where the connection goes on.
+        if let Some(next) = client.try_receive().await {
+            assert_eq!(next.problem(), "missing_credential", "{status}");
+        }
+        for _ in 0..3 {
+            assert_eq!(get(stage.bearerd.address(), "/next", &[("X-API-Key", "k")]).await.status, 200, "{status}");
+        }
+        let targets: Vec<String> = stage.upstream.started().iter().map(|head| head.word(1).to_owned()).collect();
+        assert_eq!(targets, ["/chat", "/next", "/next", "/next"], "{status}");
+    }
 }
 
 /// CVE-2026-2833: what a caller sends behind its request is no part of an upgraded stream that the upstream does not agree to, nor does it reach the

@@ -83,6 +83,8 @@ pub struct Body {
     pub bytes: Vec<u8>,
     pub length: u64,
     pub sha256: String,
+    /// The lines behind the last chunk.
+    pub trailers: Vec<String>,
 }
 
 impl Body {
@@ -125,6 +127,7 @@ pub async fn read_head(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<O
 /// Reads a body to its end, chunks put together.
 pub async fn read_body(reader: &mut (impl AsyncBufRead + Unpin), framing: Framing) -> io::Result<Body> {
     let mut body = Collector { bytes: Vec::new(), length: 0, hash: Context::new(&SHA256) };
+    let mut trailers = Vec::new();
     match framing {
         Framing::Length(length) => body.take(reader, length).await?,
         Framing::UntilClose => while body.take_some(reader, usize::MAX).await? > 0 {},
@@ -132,7 +135,13 @@ pub async fn read_body(reader: &mut (impl AsyncBufRead + Unpin), framing: Framin
             let line = read_line(reader).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let size = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).map_err(io::Error::other)?;
             if size == 0 {
-                while !read_line(reader).await?.ok_or(io::ErrorKind::UnexpectedEof)?.is_empty() {}
+                loop {
+                    let line = read_line(reader).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+                    if line.is_empty() {
+                        break;
+                    }
+                    trailers.push(line);
+                }
                 break;
             }
             body.take(reader, size).await?;
@@ -141,7 +150,7 @@ pub async fn read_body(reader: &mut (impl AsyncBufRead + Unpin), framing: Framin
             }
         },
     }
-    Ok(Body { bytes: body.bytes, length: body.length, sha256: hex(body.hash) })
+    Ok(Body { bytes: body.bytes, length: body.length, sha256: hex(body.hash), trailers })
 }
 
 struct Collector {
@@ -211,6 +220,7 @@ async fn each_framing_ends_where_it_should() {
         let body = read_body(&mut reader, framing).await.unwrap();
         assert_eq!((body.text().as_str(), body.length, reader), ("hello", 5, left.as_bytes()));
         assert_eq!(body.sha256, sha256(b"hello"));
+        assert_eq!(body.trailers.len(), usize::from(framing == Framing::Chunked));
     }
     assert!(read_body(&mut &b"hel"[..], Framing::Length(5)).await.is_err());
     assert!(read_body(&mut &b"5\r\nhel"[..], Framing::Chunked).await.is_err());

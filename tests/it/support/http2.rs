@@ -114,6 +114,7 @@ pub struct Received {
     pub target: String,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
+    pub trailers: Option<HeaderMap>,
 }
 
 /// An upstream that speaks HTTP/2: it answers 200 with the body that it got, and the trailer `grpc-status: 0`. On `/wait` the answer's body waits.
@@ -160,7 +161,7 @@ async fn serve(stream: impl Transport + 'static, log: Log<Received>, gate: Gate)
         let (log, gate) = (log.clone(), gate.clone());
         tokio::spawn(async move {
             let (head, body) = request.into_parts();
-            let Ok((body, _)) = rest(body).await else { return };
+            let Ok((body, trailers)) = rest(body).await else { return };
             // The other side may be gone.
             let Ok(mut answer) = respond.send_response(Response::new(()), false) else { return };
             if head.uri.path() == "/wait" {
@@ -173,6 +174,7 @@ async fn serve(stream: impl Transport + 'static, log: Log<Received>, gate: Gate)
                 target: head.uri.path_and_query().unwrap().to_string(),
                 headers: head.headers,
                 body: body.clone(),
+                trailers,
             });
             let _ = answer.send_data(body.into(), false);
             let _ = answer.send_trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]));

@@ -2,6 +2,7 @@
 
 use super::client::{Client, Response};
 use super::frames::{Ending, Frames};
+use super::http::SWITCHED;
 use super::stage::Stage;
 use super::upstream::Reply;
 
@@ -19,7 +20,7 @@ pub enum Protocol {
 pub enum Outcome {
     /// The upstream's answer.
     Served,
-    /// A problem of ours: its status and word.
+    /// Refused: the status, and the word of the problem where the answer is one.
     Refused(u16, String),
     /// Its stream was reset, with this code of HTTP/2.
     Reset(u32),
@@ -34,10 +35,6 @@ pub fn refused(status: u16, word: &str) -> Outcome {
 
 /// RFC 9113 section 7.
 pub const PROTOCOL_ERROR: u32 = 1;
-
-/// What an upstream says that switches to WebSocket.
-pub const SWITCHED: &str =
-    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
 /// What a caller says that wants to switch.
 pub const UPGRADING: &str =
@@ -85,6 +82,8 @@ impl From<Ending> for Outcome {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Answer { status: 200, .. } => Self::Served,
+            // What pingora refuses, before it is a request.
+            Ending::Answer { status, body } if body.is_empty() => Self::Refused(status, String::new()),
             Ending::Answer { status, body } => {
                 let problem: serde_json::Value = serde_json::from_slice(&body).expect("a problem");
                 assert_eq!(problem["status"], status);
