@@ -74,6 +74,18 @@ async fn cve_2026_2833_cve_2026_73548_bytes_ahead_of_a_switch_that_does_not_come
     }
 }
 
+#[tokio::test]
+async fn what_a_caller_sends_ahead_of_its_switch_is_the_first_of_the_stream() {
+    let stage = Stage::with_routes("  - { upstream: app }").await;
+    stage.upstream.reply_next(Reply::Echo(SWITCHED.into()));
+    let mut client = stage.client().await;
+    client.send(format!("{UPGRADE}early")).await;
+    assert_eq!(client.head().await.word(1), "101");
+    client.send("late").await;
+    assert_eq!(client.bytes(9).await, b"earlylate");
+    assert_eq!(stage.upstream.started().len(), 1);
+}
+
 /// CVE-2026-2833: what a caller sends behind its request is no part of an upgraded stream that the upstream does not agree to, nor does it reach the
 /// upstream unjudged.
 #[tokio::test]
