@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 use crate::support::bearerd::Bearerd;
 use crate::support::client::Client;
-use crate::support::frames::{Ending, Frames, GOOD};
+use crate::support::frames::{DATA, END_HEADERS, END_STREAM, Ending, Frames, GOOD, HEADERS, field_section};
 use crate::support::http2::{Connection, Upstream, request, whole};
 use crate::support::protocols::PROTOCOL_ERROR;
 use crate::support::stage::surroundings;
@@ -277,4 +277,23 @@ async fn cve_2026_73547_every_form_of_target_is_answered_or_its_stream_reset() {
         assert_eq!(arrived, if expected == Some(200) { &["OPTIONS * HTTP/1.1"][..] } else { &[] }, "{fields:?}");
         assert!(matches!(frames.ask(&GOOD).await, Ending::Answer { status: 200, .. }), "the next one after {fields:?}");
     }
+}
+
+/// The window of the connection is 1 MiB: bodies that nobody reads must give back what they took of it.
+#[tokio::test]
+async fn cve_2025_4366_unread_bodies_of_refused_requests_take_nothing_from_the_next_one() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = between(&service, &format!("servers: [\"{}\"]", upstream.address()), PROTECTED);
+    let post = GOOD.map(|(name, value)| (name, if name == ":method" { "POST" } else { value }));
+    let unread = b"GET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n".repeat(350);
+    let mut frames = Frames::connect(bearerd.address()).await;
+    for _ in 0..80 {
+        let begun = (HEADERS, END_HEADERS, field_section(&post[..4]));
+        let refused = frames.exchange(&[begun, (DATA, 0, unread.clone()), (DATA, END_STREAM, unread.clone())]).await;
+        assert!(matches!(refused, Ending::Answer { status: 401, .. }), "{refused:?}");
+    }
+    let served = frames.exchange(&[(HEADERS, END_HEADERS, field_section(&post)), (DATA, END_STREAM, b"hello".to_vec())]).await;
+    assert!(matches!(served, Ending::Answer { status: 200, .. }), "{served:?}");
+    let arrived: Vec<_> = upstream.requests().into_iter().map(|request| (request.head.start, request.body.text())).collect();
+    assert_eq!((arrived, upstream.started().len()), (vec![("POST / HTTP/1.1".to_owned(), "hello".to_owned())], 1));
 }
