@@ -171,8 +171,9 @@ pub struct Limits {
     #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub header_timeout: Duration,
-    /// Time that a kept-alive connection may stay idle, in whole seconds, and that a caller may take nothing of an answer or, over HTTP/1.1, send nothing
-    /// of a body. Over HTTP/2, where both sides of a stream may be quiet, `upstreams.*.timeouts.read` bounds the wait for an answer to such a body.
+    /// Time, in whole seconds, that a kept-alive connection may stay idle, that a caller may need for the next piece of an answer (64 KiB at most), and
+    /// over HTTP/1.1 that it may send nothing of a body. Over HTTP/2, where both sides of a stream may be quiet, `upstreams.*.timeouts.read` bounds the
+    /// wait for an answer to such a body.
     #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub idle_timeout: Duration,

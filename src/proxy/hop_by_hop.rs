@@ -10,7 +10,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Takes out what the answer nominates, and what speaks of a connection by its name alone. `Connection` itself pingora writes anew.
 pub(super) fn strip(response: &mut ResponseHeader) {
     // What is switched to may need all of its fields.
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS || !response.headers.keys().any(is_hop_by_hop) {
         return;
     }
     for name in nominated(response) {
@@ -22,6 +22,11 @@ pub(super) fn strip(response: &mut ResponseHeader) {
     if response.status != StatusCode::UPGRADE_REQUIRED {
         response.remove_header(&UPGRADE);
     }
+}
+
+/// Most answers have none of them: one walk instead of a look for each.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == CONNECTION || *name == UPGRADE || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
 }
 
 /// The fields that `Connection` names, other than those of which the answer's end depends, and those that need no look.
