@@ -9,8 +9,11 @@ trap 'rm -rf "$places"' EXIT
 
 # The paths of sources are in what panics say and in debug information: they are told as these.
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
+# Somebody may commit between the two builds.
+commit=$(git -C "$root" rev-parse HEAD)
 build() {
 	git clone --quiet "$root" "$1"
+	git -C "$1" checkout --quiet "$commit"
 	(
 		cd "$1"
 		export CFLAGS="-ffile-prefix-map=$1=/bearerd -ffile-prefix-map=$cargo_home=/cargo"
