@@ -41,3 +41,28 @@ impl Negative {
         self.refusals.insert(key, Remembered { error, since: now, until: now.plus(ttl.unwrap_or(self.ttl)) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_without_number_take_the_room_of_as_many_as_are_configured() {
+        const MOST: u64 = 1000;
+        // What may wait to be cleared away.
+        const BATCH: u64 = 1000;
+        let negative = Negative::new(MOST, Duration::from_secs(30));
+        let now = Timestamp::from_secs(0);
+        for number in 0..100_000u64 {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+            negative.remember(KeyedHash::from_bytes(key), Error::Denied, now, None);
+            if number % 10_000 == 0 {
+                let kept = negative.refusals.iter().count() as u64;
+                assert!(kept <= MOST + BATCH, "{kept} kept after {number}");
+            }
+        }
+        negative.refusals.run_pending_tasks();
+        assert_eq!(negative.refusals.entry_count(), MOST);
+    }
+}

@@ -68,7 +68,10 @@ async fn call_until(address: SocketAddr, number: usize, done: impl Fn() -> bool 
 async fn a_flood_of_bad_keys_costs_no_more_than_its_budget_and_slows_no_cached_key() {
     const FLOODERS: usize = 32;
     const EACH: usize = 400;
+    const ROUNDS: usize = 3;
     const RATE: usize = 100;
+    // Had each key left but 64 bytes behind, it were more.
+    const GROWTH: u64 = 768 << 10;
     let (service, upstream) = surroundings().await;
     let text = format!(
         "token_services: {{ default: {{ kind: iap, url: \"{}\", mint: {{ concurrency: 8, rate: {RATE}, queue: 16, wait: 500ms }} }} }}\n\
@@ -82,32 +85,37 @@ async fn a_flood_of_bad_keys_costs_no_more_than_its_budget_and_slows_no_cached_k
     let mut good = Client::connect(addresses.callers[0]).await;
     let request = "GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: good\r\n\r\n";
     assert_eq!(good.exchange(request).await.status, 200);
-    let before = process.peak_memory();
     service.always(Operation::Create, Behaviour::status(401));
     let began = Instant::now();
-    let mut flood: JoinSet<[usize; 2]> = (0..FLOODERS).map(|flooder| bad_keys(addresses.callers[0], flooder, EACH)).collect();
-    let (mut served, mut outcomes) = (1, [0, 0]);
-    while !flood.is_empty() {
-        assert_eq!(good.exchange(request).await.status, 200);
-        served += 1;
-        while let Some(told) = flood.try_join_next() {
-            let told = told.unwrap();
-            outcomes = [outcomes[0] + told[0], outcomes[1] + told[1]];
+    let (mut served, mut outcomes, mut peaks) = (1, [0, 0], Vec::new());
+    for round in 0..ROUNDS {
+        let mut flood: JoinSet<[usize; 2]> =
+            (0..FLOODERS).map(|flooder| bad_keys(addresses.callers[0], format!("{round}-{flooder}"), EACH)).collect();
+        while !flood.is_empty() {
+            assert_eq!(good.exchange(request).await.status, 200);
+            served += 1;
+            while let Some(told) = flood.try_join_next() {
+                let told = told.unwrap();
+                outcomes = [outcomes[0] + told[0], outcomes[1] + told[1]];
+            }
         }
+        peaks.push(process.peak_memory());
     }
     let calls = service.calls(Operation::Create) - 1;
     let most = RATE / 10 + RATE * (began.elapsed().as_secs() as usize + 1);
     assert!(calls <= most, "{calls} calls, where {most} are in the budget");
-    assert_eq!(outcomes.iter().sum::<usize>(), FLOODERS * EACH, "a definite no, or told to come again");
+    assert_eq!(outcomes.iter().sum::<usize>(), FLOODERS * EACH * ROUNDS, "a definite no, or told to come again");
     assert!(outcomes[1] > 0, "more than the budget holds: {outcomes:?}");
     let series = series(addresses.metrics).await;
     assert_eq!(series[r#"bearerd_cache_requests_total{result="hit"}"#], f64::from(served - 1));
-    let grown = process.peak_memory() - before;
-    assert!(grown < 32 << 20, "{grown} bytes more for {} keys", FLOODERS * EACH);
+    // The first round brings what the connections and the bounded memory of refusals take; other keys, as many again and again, bring no more.
+    let grown = peaks[ROUNDS - 1] - peaks[0];
+    println!("{outcomes:?} in {:?}, peaks of {peaks:?} bytes", began.elapsed());
+    assert!(grown < GROWTH, "{grown} bytes more for {} keys", FLOODERS * EACH * (ROUNDS - 1));
 }
 
 /// Calls with one bad key after another; how many were denied, and how many turned away for the budget.
-async fn bad_keys(address: SocketAddr, flooder: usize, count: usize) -> [usize; 2] {
+async fn bad_keys(address: SocketAddr, flooder: String, count: usize) -> [usize; 2] {
     let mut client = Client::connect(address).await;
     let mut outcomes = [0, 0];
     for number in 0..count {

@@ -1,6 +1,7 @@
 //! Callers who bring a JWT: it is validated for the route, passed on as it is, and found again without a second look at its signature.
 
 mod details;
+mod refresh;
 mod source;
 
 use serde_json::{Value, json};

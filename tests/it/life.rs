@@ -2,6 +2,7 @@
 
 mod dormant;
 mod endings;
+mod flood;
 mod keys;
 mod outages;
 mod presented;

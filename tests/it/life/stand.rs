@@ -20,6 +20,8 @@ use tokio::runtime::Handle;
 use tokio::time;
 
 pub const SECOND: Duration = Duration::from_secs(1);
+/// Refusals that a stand remembers.
+pub const NEGATIVE: usize = 1000;
 
 /// What the scripted service does in place of what it would.
 #[derive(Clone)]
@@ -183,8 +185,13 @@ impl Stand {
             calls: Mutex::default(),
             epoch: clock.now().as_secs(),
         });
-        let capacity =
-            Capacity { tokens, negative: 1000, negative_ttl: 30 * SECOND, tombstones: 1000, tombstone_ttl: Duration::from_secs(3600) };
+        let capacity = Capacity {
+            tokens,
+            negative: NEGATIVE as u64,
+            negative_ttl: 30 * SECOND,
+            tombstones: 1000,
+            tombstone_ttl: Duration::from_secs(3600),
+        };
         let exchange = Arc::new(Exchange::new(keys, capacity, clock.clone(), Handle::current(), Arc::clone(&metrics)));
         let service = Arc::new(Service::new("scripted", "iap", "http://localhost", script.clone(), bounds, &metrics));
         exchange.attend(&service);
