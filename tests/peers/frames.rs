@@ -19,10 +19,19 @@ fn attack(name: &str) {
          token_services: {{ default: {{ kind: embedded, keys_file: keys.yaml, signing_key_file: signing.pem }} }}\n\
          upstreams: {{ app: {{ servers: ['127.0.0.1:{port}'], timeouts: {{ read: 2s }} }} }}\nroutes: [{{ upstream: app }}]\nlogging: {{ format: json, access: false }}\n"
     );
-    let bearerd = Bearerd::start(folder.path(), &configuration);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
+    // Without huge pages, which would show memory by the 2 MiB.
+    command.env("MIMALLOC_ALLOW_THP", "0");
+    let bearerd = Bearerd::start_by(command, folder.path(), &configuration);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/http2_abuse.py");
     let mut command = Command::new(peer("frames-venv").join("bin/python"));
-    command.arg(script).arg(port.to_string()).arg(bearerd.id().to_string()).args(bearerd.callers.split(", ")).arg(name);
+    command
+        .arg(script)
+        .arg(port.to_string())
+        .arg(bearerd.id().to_string())
+        .args(bearerd.callers.split(", "))
+        .arg(&bearerd.metrics)
+        .arg(name);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
     // Where it ended before this, its errors tell why.

@@ -1,7 +1,8 @@
 """Abuse of HTTP/2 by frames that were built by hand, against bearerd with an upstream of our own behind it.
 
-Arguments: the upstream's port to listen on, bearerd's process, its listener for HTTP/2, its listener for HTTP/1 and the attack. The API key comes on standard
-input. While an attack goes on, another caller is served; bearerd's memory grows by no more than the bound."""
+Arguments: the upstream's port to listen on, bearerd's process, its listener for HTTP/2, its listener for HTTP/1, its metrics and the attack. The API key
+comes on standard input. An attack goes on for a while, in rounds. In each, another caller is served; bearerd's memory grows by no more than the bound, and
+once the attacker has gone it grows no more with each round."""
 
 import json
 import socket
@@ -16,10 +17,16 @@ from hyperframe.frame import (ContinuationFrame, DataFrame, Frame, GoAwayFrame, 
 
 # What one connection may cost.
 GROWTH = 16 << 20
+# What may be kept of all of them when they are gone, and how much more than that after other rounds of the same.
+KEPT, CREEP = 16 << 20, 4 << 20
+# Rounds, and for how many seconds an attack is repeated in each.
+ROUNDS, ROUND = 3, 2
+# A neighbour is served so often in each round, and waits for no longer than so many seconds: on a machine that has much else to do.
+SERVED, LONGEST = 3, 10
 BIG = 8 << 20
 port, process = int(sys.argv[1]), sys.argv[2]
-http2, http1 = ((host, int(number)) for host, number in (address.rsplit(":", 1) for address in sys.argv[3:5]))
-reached = []
+http2, http1, metrics = ((host, int(number)) for host, number in (address.rsplit(":", 1) for address in sys.argv[3:6]))
+reached, callers = [], []
 
 
 class Upstream(BaseHTTPRequestHandler):
@@ -86,8 +93,11 @@ def looked_at():
     """What memory has grown by since the last look, at its peak; each look begins anew, and comes before a connection."""
     global peak_before
     grown.append(memory("VmHWM") - peak_before)
-    with open("/proc/%s/clear_refs" % process, "w") as peak:
-        peak.write("5")
+    try:
+        with open("/proc/%s/clear_refs" % process, "w") as peak:
+            peak.write("5")
+    except PermissionError:
+        sys.exit("this test resets the peak of bearerd's memory (/proc/PID/clear_refs): bearerd is not dumpable, so that only root may, or CAP_DAC_OVERRIDE")
     peak_before = memory("VmRSS")
 
 
@@ -96,6 +106,7 @@ class Caller:
 
     def __init__(self, settings=None, reads=True):
         looked_at()
+        callers.append(self)
         self.socket = socket.create_connection(http2)
         # A receive that takes this long has found a hang.
         self.socket.settimeout(60)
@@ -130,6 +141,14 @@ class Caller:
             return True
         except OSError:
             return False
+
+    def close(self):
+        try:
+            # A thread that reads would keep it open.
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.socket.close()
 
     def headers(self, path="/", method="GET", more=(), end_stream=True, raw=None):
         """The frame that begins the next stream."""
@@ -242,7 +261,7 @@ def settings_flood():
                 caller.socket.settimeout(2)
             taken = flood(caller, 100_000, lambda _: frame.serialize())
             told.append("%s%s: %d" % (name, "" if reads else " unread", taken))
-            caller.socket.close()
+            caller.close()
     return "; ".join(told)
 
 
@@ -291,7 +310,7 @@ def window_games():
     # Each is begun, as those before it are given up.
     while len(reached) < before + 100:
         served_once()
-    deaf.socket.close()
+    deaf.close()
     # A window that opens by a byte at a time.
     drip = Caller(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
     drip.begin("/big")
@@ -331,7 +350,7 @@ def short_bodies():
             if caller.begin("/next", "POST", [("content-length", "2")], end_stream=False):
                 caller.send(DataFrame(caller.stream, b"hi", flags=["END_STREAM"]).serialize())
                 caller.answered(caller.stream)
-            caller.socket.close()
+            caller.close()
     for method, path, headers, body in reached:
         # No body is one of no bytes, whatever was to come.
         whole = (path, body) == ("/next", b"hi") or (path, body, headers["content-length"]) == ("/short", b"", "0")
@@ -356,7 +375,7 @@ def odd_values():
             caller.begin(raw=caller.encoder.encode(list(fields.items()), huffman=False))
             end = caller.answered(caller.stream)
             refused, taken = refused + (not isinstance(end, DataFrame)), taken + isinstance(end, DataFrame)
-            caller.socket.close()
+            caller.close()
     for fields in [
         [("X-Upper", "1")], [("connection", "close")], [("transfer-encoding", "chunked")], [("upgrade", "h2c")], [("keep-alive", "1")], [("te", "gzip")],
         [(":path", "/other")], [(":odd", "1")], [("x", "1"), (":method", "GET")], [("", "1")], [("host", "other.test")], [("content-length", "0"), ("content-length", "5")],
@@ -364,7 +383,7 @@ def odd_values():
         caller = Caller()
         caller.begin("/odd", more=fields)
         caller.answered(caller.stream)
-        caller.socket.close()
+        caller.close()
     caller = Caller()
     caller.begin("/odd")
     caller.answered(caller.stream)
@@ -379,57 +398,95 @@ def odd_values():
     return "%d refused, %d answered, %d reached the upstream" % (refused, taken, len(reached))
 
 
+def ask(address, path):
+    """Asks over HTTP/1 on a connection of its own; the body of a 200."""
+    with socket.create_connection(address, timeout=30) as caller:
+        caller.sendall(("GET %s HTTP/1.1\r\nHost: app.test\r\nX-API-Key: %s\r\nConnection: close\r\n\r\n" % (path, key)).encode())
+        answer = b""
+        while data := caller.recv(4096):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise ValueError(answer)
+    return body
+
+
+def served_once():
+    ask(http1, "/neighbour")
+
+
 class Neighbour(threading.Thread):
     """A caller who is served all the while."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.served, self.failed, self.over = 0, None, False
+        self.served, self.failed, self.over = [], None, False
 
     def run(self):
-        request = ("GET /neighbour HTTP/1.1\r\nHost: app.test\r\nX-API-Key: %s\r\nConnection: close\r\n\r\n" % key).encode()
-        while not self.over or self.served < 1:
+        while not self.over:
+            began = time.monotonic()
             try:
-                with socket.create_connection(http1, timeout=30) as caller:
-                    caller.sendall(request)
-                    answer = b""
-                    while data := caller.recv(4096):
-                        answer += data
-                if not answer.startswith(b"HTTP/1.1 200"):
-                    raise ValueError(answer)
-                self.served += 1
+                served_once()
             except (OSError, ValueError) as error:
                 self.failed = error
                 return
+            self.served.append((began, time.monotonic()))
+
+    def between(self, begin, end):
+        """How often he was served from beginning to end between these times, and how long he waited at most where that met them."""
+        return (sum(begin <= asked and served <= end for asked, served in self.served),
+                max((served - asked for asked, served in self.served if served >= begin and asked <= end), default=0))
 
 
-def served_once():
-    neighbour = Neighbour()
-    neighbour.over = True
-    neighbour.run()
-    assert neighbour.failed is None, neighbour.failed
+def series(name):
+    return next(float(line.split()[1]) for line in ask(metrics, "/metrics").decode().splitlines() if line.startswith(name + " "))
+
+
+def at_rest():
+    """What memory bearerd has once no caller is there."""
+    deadline = time.monotonic() + 60
+    while series("bearerd_connections") or series("bearerd_requests_in_flight"):
+        assert time.monotonic() < deadline, "connections or requests outlive their callers"
+    # What was freed goes back with the next use.
+    for _ in range(50):
+        served_once()
+    return memory("VmRSS")
 
 
 def main():
-    attack = globals()[sys.argv[5]]
+    attack = globals()[sys.argv[6]]
     # Once, so that what is there anyway is there before: pools, a token, threads.
-    served_once()
     caller = Caller()
     caller.begin()
     caller.answered(caller.stream)
-    caller.socket.close()
-    reached.clear()
+    caller.close()
+    rest = [at_rest()]
     looked_at()
     grown.clear()
-    neighbour = Neighbour()
-    neighbour.start()
-    told = attack()
-    neighbour.over = True
-    neighbour.join()
+    told, times, seconds, served, waited = "", 0, [], [], []
+    for _ in range(ROUNDS):
+        neighbour, began = Neighbour(), time.monotonic()
+        neighbour.start()
+        while time.monotonic() < began + ROUND:
+            reached.clear()
+            told, times = attack(), times + 1
+        ended = time.monotonic()
+        neighbour.over = True
+        neighbour.join()
+        assert neighbour.failed is None, neighbour.failed
+        often, longest = neighbour.between(began, ended)
+        seconds, served, waited = [*seconds, round(ended - began, 1)], [*served, often], [*waited, round(longest, 3)]
+        for caller in callers:
+            caller.close()
+        callers.clear()
+        rest.append(at_rest())
     looked_at()
-    print(json.dumps({"attack": sys.argv[5], "told": told, "grown": max(grown), "by": grown[:9], "neighbour": neighbour.served}))
-    assert neighbour.failed is None, neighbour.failed
+    print(json.dumps({"attack": sys.argv[6], "told": told, "times": times, "seconds": seconds, "grown": max(grown), "at_rest": rest, "served": served,
+                      "waited": waited}))
+    assert min(served) >= SERVED, "the neighbour was served %s times" % served
+    assert max(waited) <= LONGEST, "the neighbour waited for %s seconds" % waited
     assert max(grown) <= GROWTH, "%d bytes more" % max(grown)
+    assert rest[-1] - rest[0] <= KEPT and rest[-1] - rest[1] <= CREEP, "memory is not given back: %s" % rest
 
 
 main()
