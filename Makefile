@@ -50,9 +50,9 @@ references: cmake ## Write docs/configuration.md and docs/metrics.md anew from t
 chaos: cmake ## Fail everything together at random, for ten minutes (SECONDS=n, SEED=n to repeat a run)
 	@BEARERD_CHAOS_SECONDS=$(or $(SECONDS),600) $(if $(SEED),BEARERD_CHAOS_SEED=$(SEED)) cargo test --locked --test it -- --nocapture faults::
 
-soak: cmake ## Run the long tests: half an hour of mixed load (SECONDS=n), 100,000 aborted requests, a thousand ends (an hour in all)
+soak: cmake ## Run the long tests: half an hour of mixed load (SECONDS=n), 100,000 aborted requests, a million denied keys, a thousand ends (an hour in all)
 	@BEARERD_SOAK_SECONDS=$(or $(SECONDS),1800) cargo test --locked --profile soak --test it -- --nocapture soak::
-	@BEARERD_SOAK_ABORTS=100000 BEARERD_SOAK_ENDS=1000 cargo test --locked --profile soak --test it -- --nocapture --test-threads 1 a_thousand_keys endurance
+	@BEARERD_SOAK_ABORTS=100000 BEARERD_SOAK_STRANGERS=1000000 BEARERD_SOAK_ENDS=1000 cargo test --locked --profile soak --test it -- --nocapture --test-threads 1 a_thousand_keys life::flood endurance
 
 fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n; SEED=n to repeat a run, and TARGET=name one target of it)
 	@cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target -- $(or $(SECONDS),60) $(or $(SEED),$(if $(TARGET),random)) $(TARGET)

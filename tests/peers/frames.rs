@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::bearerd::{Bearerd, new_key};
+use crate::mirror::mirror;
 use crate::proxies::{free_port, peer};
 
 /// Runs one attack of `http2_abuse.py` against a bearerd of its own.
@@ -17,7 +18,10 @@ fn attack(name: &str) {
         "listeners: [{{ address: 127.0.0.1:0, h2c: true, {limits} }}, {{ address: 127.0.0.1:0, {limits} }}]\n\
          admin: {{ address: 127.0.0.1:0 }}\nmetrics: {{ address: 127.0.0.1:0 }}\n\
          token_services: {{ default: {{ kind: embedded, keys_file: keys.yaml, signing_key_file: signing.pem }} }}\n\
-         upstreams: {{ app: {{ servers: ['127.0.0.1:{port}'], timeouts: {{ read: 2s }} }} }}\nroutes: [{{ upstream: app }}]\nlogging: {{ format: json, access: false }}\n"
+         upstreams: {{ app: {{ servers: ['127.0.0.1:{port}'], timeouts: {{ read: 2s }} }}, near: {{ servers: ['{}'] }} }}\n\
+         routes: [{{ match: {{ path: /neighbour }}, upstream: near }}, {{ upstream: app }}]\nlogging: {{ format: json, access: false }}\n",
+        // It is bearerd that is to have time for the neighbour: the attacked upstream may have none.
+        mirror()
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
     // Without huge pages, which would show memory by the 2 MiB.
