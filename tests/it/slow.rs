@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use crate::support::bearerd::until;
 use crate::support::client::Client;
 use crate::support::events::PATIENCE;
-use crate::support::http2::{Connection, by_hand, pseudo_headers};
+use crate::support::frames::{END_HEADERS, END_STREAM, beginning, pseudo_headers};
+use crate::support::http2::Connection;
 use crate::support::process::{Process, allow_descriptors_up_to};
 use crate::support::stage::{Stage, configuration, surroundings};
 use crate::support::tls::Authority;
@@ -176,9 +177,8 @@ fn in_h2c(limits: &str) -> String {
 #[tokio::test]
 async fn http2_header_sections_that_do_not_come_to_an_end_are_cut_off_as_idle_and_others_served_meanwhile() {
     const EACH: usize = 20;
-    const END_STREAM: u8 = 1;
     let stage = Stage::configured(&in_h2c("header_timeout: 2s, idle_timeout: 2s"), ROUTES).await;
-    let unended = by_hand(END_STREAM, &[&pseudo_headers("/")[..], &[("x-api-key", b"k")]].concat());
+    let unended = beginning(END_STREAM, &[&pseudo_headers("/")[..], &[("x-api-key", b"k")]].concat());
     // An empty CONTINUATION: no progress either.
     let continuation = [0, 0, 0, 9, 0, 0, 0, 0, 1];
     let mut callers = JoinSet::new();
@@ -278,11 +278,10 @@ async fn a_reader_of_single_bytes_gets_its_answer_where_it_keeps_up_and_is_cut_o
 /// The same on HTTP/2, where callers say themselves how much they take.
 #[tokio::test]
 async fn a_window_that_opens_byte_by_byte_holds_no_answer_for_longer_than_a_shut_one() {
-    const END: u8 = 5;
     let stage = Stage::configured(&in_h2c("idle_timeout: 1s"), ROUTES).await;
     let mut lagging = TcpStream::connect(stage.bearerd.address()).await.unwrap();
     stage.upstream.reply_next(Reply::Stream(1 << 30));
-    lagging.write_all(&by_hand(END, &[&pseudo_headers("/")[..], &[("x-api-key", b"k")]].concat())).await.unwrap();
+    lagging.write_all(&beginning(END_HEADERS | END_STREAM, &[&pseudo_headers("/")[..], &[("x-api-key", b"k")]].concat())).await.unwrap();
     stage.upstream.wait_for_requests(1).await;
     let mut caller = Connection::connect(stage.bearerd.address()).await;
     // A byte more, on the connection and on the stream.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::bearerd::Bearerd;
 use crate::support::client::{Client, get};
 use crate::support::events::Gate;
-use crate::support::frames::{END_HEADERS, END_STREAM, GOOD, HEADERS, PREFACE, SETTINGS, field_section, frame};
+use crate::support::frames::{END_HEADERS, END_STREAM, GOOD, beginning};
 use crate::support::http::{SWITCHED, UPGRADE};
 use crate::support::http2::{Connection, Upstream, request};
 use crate::support::stage::{Stage, surroundings};
@@ -253,9 +253,8 @@ async fn on_http2_a_connection_that_went_away_is_closed_though_its_caller_keeps_
     ));
     upstream.reply_next(Reply::Gated { first: b"begun".to_vec(), gate: Gate::closed(), second: b"never".to_vec() });
     // By hand: a client of a library closes by itself.
-    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &field_section(&GOOD));
     let mut client = Client::connect(bearerd.address()).await;
-    client.send([PREFACE, &frame(SETTINGS, 0, 0, b""), &request].concat()).await;
+    client.send(beginning(END_HEADERS | END_STREAM, &GOOD)).await;
     let mut seen = Vec::new();
     while !seen.ends_with(b"begun") {
         seen.extend(client.bytes(1).await);

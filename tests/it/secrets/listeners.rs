@@ -10,7 +10,8 @@ use super::http1::{credentials, echo, malformed};
 use super::scene::{self, Scene, assert_no_credential};
 use crate::support::client::Client;
 use crate::support::events::PATIENCE;
-use crate::support::http2::{Connection, by_hand, pseudo_headers, request, whole};
+use crate::support::frames::{END_HEADERS, END_STREAM, beginning, pseudo_headers};
+use crate::support::http2::{Connection, request, whole};
 use crate::support::stage::surroundings;
 use crate::support::tls::Authority;
 use crate::support::token_service::Operation;
@@ -128,7 +129,7 @@ routes:
         let paths = [&*query, "/api?key=cAnArY7%zz", "/api?key=cAnArY7 x", "cAnArY7", "/api/..%2f?key=cAnArY7"];
         let lines = lines.iter().map(|lines| [&pseudo_headers("/api"), *lines].concat());
         let requests = lines.chain(paths.iter().map(|path| pseudo_headers(path).to_vec()));
-        for fields in requests.map(|fields| by_hand(5, &fields)) {
+        for fields in requests.map(|fields| beginning(END_HEADERS | END_STREAM, &fields)) {
             let answer = answer_to(&fields, self.scene.callers[Way::H2c as usize]).await;
             self.scene.answers.push((String::from_utf8_lossy(&fields).into_owned(), String::from_utf8_lossy(&answer).into_owned()));
         }

@@ -16,7 +16,7 @@ pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 /// What a connection begins with, before its SETTINGS.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The request that is let through, for `app.test`.
 pub const GOOD: [(&str, &str); 5] =
@@ -49,6 +49,16 @@ fn literal(text: &[u8]) -> Vec<u8> {
     }
     out.extend_from_slice(text);
     out
+}
+
+/// What a GET for `path` of `app.test` begins with.
+pub fn pseudo_headers(path: &str) -> [(&str, &[u8]); 4] {
+    [(":method", b"GET"), (":scheme", b"http"), (":path", path.as_bytes()), (":authority", b"app.test")]
+}
+
+/// What a connection begins with whose first stream has these flags and fields.
+pub fn beginning<N: AsRef<[u8]>, V: AsRef<[u8]>>(flags: u8, fields: &[(N, V)]) -> Vec<u8> {
+    [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, flags, 1, &field_section(fields))].concat()
 }
 
 /// What became of a stream.

@@ -59,27 +59,6 @@ impl Connection {
     }
 }
 
-/// The beginning of a connection and a HEADERS frame for its first stream, by hand: [`Connection`] sends nothing that is malformed. Names and values are
-/// shorter than 127 bytes.
-pub fn by_hand(flags: u8, fields: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        // A literal that goes into no table (RFC 7541 section 6.2.2).
-        block.extend([0, u8::try_from(name.len()).unwrap()]);
-        block.extend(name.as_bytes());
-        block.push(u8::try_from(value.len()).unwrap());
-        block.extend(*value);
-    }
-    let length = u32::try_from(block.len()).unwrap().to_be_bytes();
-    let begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    [begun, &length[1..], &[1, flags, 0, 0, 0, 1], &block].concat()
-}
-
-/// What a GET for `path` begins with, for [`by_hand`].
-pub fn pseudo_headers(path: &str) -> [(&str, &[u8]); 4] {
-    [(":method", b"GET"), (":scheme", b"http"), (":authority", b"app.test"), (":path", path.as_bytes())]
-}
-
 /// A request for `app.test`.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<()> {
     let mut request = Request::builder().method(method).uri(format!("http://app.test{path}"));

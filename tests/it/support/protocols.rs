@@ -1,7 +1,7 @@
 //! The same request in each protocol that a caller may speak.
 
 use super::client::{Client, Response};
-use super::frames::{Ending, Frames};
+use super::frames::{Ending, Frames, pseudo_headers};
 use super::http::SWITCHED;
 use super::stage::Stage;
 use super::upstream::Reply;
@@ -54,11 +54,7 @@ impl Stage {
     /// A GET for `app.test` with these header lines, on a connection of its own. Where it reaches the upstream, that answers as the protocol has it.
     pub async fn ask<N: AsRef<str>, V: AsRef<[u8]>>(&self, protocol: Protocol, path: &str, headers: &[(N, V)]) -> Outcome {
         if protocol == Protocol::Http2 {
-            let path = path.as_bytes();
-            let mut fields: Vec<(String, &[u8])> =
-                [(":method", &b"GET"[..]), (":scheme", b"http"), (":path", path), (":authority", b"app.test")]
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .into();
+            let mut fields: Vec<(String, &[u8])> = pseudo_headers(path).map(|(name, value)| (name.to_owned(), value)).into();
             fields.extend(headers.iter().map(|(name, value)| (name.as_ref().to_lowercase(), value.as_ref())));
             self.upstream.reply_always(Reply::status(200));
             return Frames::connect(self.bearerd.addresses().callers[1]).await.ask(&fields).await.into();
