@@ -57,10 +57,11 @@ soak: cmake ## Run the long tests: half an hour of mixed load (SECONDS=n), 100,0
 fuzz: cmake ## Mutate what strangers send, for a minute a target (SECONDS=n; SEED=n to repeat a run, and TARGET=name one target of it)
 	@cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target -- $(or $(SECONDS),60) $(or $(SEED),$(if $(TARGET),random)) $(TARGET)
 
-# First by the units alone, which is quick; what they do not notice is tried with the tests of the whole process.
+# First by the units alone, which is quick; what they do not notice is tried with the tests of the whole process. One place for all builds: a copy of target
+# would hold the paths that CMake wrote down. Files are named by what each mutant's name begins with, since --file adds to the configured ones.
 mutants: cmake $(CARGO_MUTANTS) ## Change the program and see which changes no test notices (FILES='src/token.rs …'; all of them take a night)
 	@for tests in '--lib' '--lib --test it'; do \
-		$(CARGO_MUTANTS) mutants --iterate --copy-target true --output target/mutants $(addprefix --file ,$(FILES)) -- --locked $$tests || [ $$? -eq 2 ]; \
+		CARGO_TARGET_DIR=$(CURDIR)/target/mutants/build $(CARGO_MUTANTS) mutants --iterate --output target/mutants $(patsubst %,--re '^%:',$(FILES)) -- --locked $$tests || [ $$? -eq 2 ]; \
 	done
 	@if [ -s target/mutants/mutants.out/missed.txt ]; then echo 'docs/mutants.md says which of these are known:'; cat target/mutants/mutants.out/missed.txt; fi
 
