@@ -85,6 +85,19 @@ async fn one_that_is_not_valid_yet_by_a_clock_that_was_put_back_is_minted_anew()
     assert_eq!(stand.script.count("create"), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_that_comes_back_is_as_old_as_it_was() {
+    let (folder, keys) = place(b"a");
+    let stand = restarted(folder.path(), &keys);
+    let before = stand.ask("k").await.unwrap();
+    stand.exchange.close();
+    let stand = restarted(folder.path(), &keys);
+    stand.clock.step(600_000);
+    let after = stand.ask("k").await.unwrap();
+    assert_eq!(text(&after), text(&before));
+    assert_eq!((after.token().minted(), after.token().lifetime()), (before.token().minted(), before.token().lifetime()));
+}
+
 /// Under two names it would come back by one of them after it was revoked by the other.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_an_older_key_named_is_kept_under_its_new_name_alone() {
