@@ -29,7 +29,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == CONNECTION || *name == UPGRADE || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
 }
 
-/// The fields that `Connection` names, other than those of which the answer's end depends, and those that need no look.
+/// The fields that `Connection` names, other than those on which the end of the answer depends, and those that need no look.
 fn nominated(response: &ResponseHeader) -> Vec<HeaderName> {
     let values = response.headers.get_all(CONNECTION).iter();
     let options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
