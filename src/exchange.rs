@@ -356,18 +356,18 @@ impl Exchange {
         let part = if landing.is_some() { Part::Led } else { Part::Joined };
         if let Some(landing) = landing {
             // The mint that this look-up missed may have ended since: what it left is good for us too.
-            let now = self.clock.reading();
+            let (now, owned) = (self.clock.reading(), credential.to_owned());
             let held = self.cache.get(&key).map(|entry| Granted { token: entry.token(), entry });
             if let Some(granted) = held.filter(|granted| granted.token.is_valid(now, grant.service.skew())) {
                 landing.land(Ok(granted));
             } else if let Some(error) = self.negative.get(&key, now.wall) {
                 landing.land(Err(error));
-            } else if self.is_revoked_session(&grant.service, &credential.to_owned()) {
+            } else if self.is_revoked_session(&grant.service, &owned) {
                 landing.land(Err(Error::Denied));
             } else if let Some(granted) = self.revive(grant, credential, key) {
                 landing.land(Ok(granted));
             } else {
-                self.runtime.spawn(Mint::first(self, grant, credential.to_owned(), key).run(landing).with_current_context());
+                self.runtime.spawn(Mint::first(self, grant, owned, key).run(landing).with_current_context());
             }
         }
         let waiting = (part == Part::Joined).then(|| Counted::in_gauge(&self.metrics.coalesced_waiters));

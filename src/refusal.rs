@@ -13,6 +13,8 @@ pub const CHALLENGE: &str = "WWW-Authenticate";
 
 /// The challenge without an error code (RFC 6750 section 3.1).
 pub const CHALLENGE_ALONE: &str = r#"Bearer realm="bearerd""#;
+/// The challenge to a credential that is not valid (RFC 6750 section 3.1).
+pub const CHALLENGE_AGAIN: &str = r#"Bearer realm="bearerd", error="invalid_token""#;
 
 /// Why a request was not served. The word is the same in bodies, metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,7 +127,7 @@ impl Reason {
         match self {
             Self::MissingCredential => Some(CHALLENGE_ALONE),
             Self::InvalidCredential => Some(r#"Bearer realm="bearerd", error="invalid_request""#),
-            Self::Denied | Self::InvalidToken => Some(r#"Bearer realm="bearerd", error="invalid_token""#),
+            Self::Denied | Self::InvalidToken => Some(CHALLENGE_AGAIN),
             Self::InsufficientScope => Some(r#"Bearer realm="bearerd", error="insufficient_scope""#),
             _ => None,
         }

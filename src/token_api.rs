@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::json;
 
 use crate::exchange::{Error, Exchange, Refused, Service, Terms};
-use crate::refusal::Reason;
+use crate::refusal::{self, Reason};
 use crate::secret::Secret;
 use crate::token_service::request::{self, Malformed};
 use crate::token_service::{self, TokenDetails};
@@ -24,9 +24,9 @@ const REFRESH: &str = "/v1/tokens:refresh";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// RFC 9110 section 11.6.1.
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\"");
+const CHALLENGE: HeaderValue = HeaderValue::from_static(refusal::CHALLENGE_ALONE);
 /// With the reason (RFC 6750 section 3.1), where there was a credential.
-const CHALLENGE_AGAIN: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\", error=\"invalid_token\"");
+const CHALLENGE_AGAIN: HeaderValue = HeaderValue::from_static(refusal::CHALLENGE_AGAIN);
 const JSON_ONLY: &str = "send JSON, with Content-Type: application/json";
 
 /// What `DELETE /v1/tokens` does.

@@ -14,7 +14,7 @@ mod webhook;
 
 use self::canary::{assert_clean, secret};
 use self::http1::{bringing_a_jwt, failed_by_the_upstream, malformed, refused_by_the_service, served};
-use self::scene::{Scene, assert_no_credential};
+use self::scene::{API, Scene, assert_no_credential};
 use crate::support::jwt::{Signer, key_set};
 use crate::support::server::Server;
 use crate::support::stage::surroundings;
@@ -49,12 +49,7 @@ routes:
     require: {{ claims: {{ role: {{ present: true }} }} }}
     headers: {{ set: {{ X-User: \"{{claims.sub}}\", X-Odd: \"{{claims.odd}}\" }} }}
     rate_limit: {{ requests: 1000 }}
-  - name: api
-    match: {{ path_prefix: /api }}
-    upstream: app
-    credentials: [api_key, {{ api_key: {{ header: X-Legacy-Key }} }}, {{ api_key: {{ query: key }} }}, basic, session_token]
-    headers: {{ set: {{ X-Shared-Secret: \"${{SHARED}}\" }} }}
-",
+{API}",
         service.url(),
         upstream.address(),
     );

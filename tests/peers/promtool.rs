@@ -1,11 +1,10 @@
 //! Prometheus's own check of what `/metrics` says, and of the rules that are shipped.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::bearerd::Bearerd;
+use crate::bearerd::{Bearerd, get};
 
 /// Every port is the system's choice; the fixed answer spares an upstream.
 const CONFIGURATION: &str = "
@@ -16,16 +15,6 @@ token_services: { default: { kind: embedded, keys_file: keys.yaml, signing_key_f
 routes: [{ respond: { status: 204 } }]
 logging: { format: json }
 ";
-
-/// Status line and headers, and the body.
-fn get(address: &str, path: &str, headers: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.to_owned(), body.to_owned())
-}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

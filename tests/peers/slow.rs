@@ -1,13 +1,13 @@
 //! `slowhttptest` makes slow callers, and looks whether others are served. They take nearly all connections that there may be.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::bearerd::Bearerd;
+use crate::bearerd::{Bearerd, get};
 use crate::mirror::mirror;
 use crate::proxies::peer;
 
@@ -45,11 +45,8 @@ fn slow(upstream: SocketAddr, mode: &[&str]) {
 
 /// How many callers are connected.
 fn connections(metrics: &str) -> usize {
-    let mut stream = TcpStream::connect(metrics).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.lines().find_map(|line| line.strip_prefix("bearerd_connections ")).unwrap().parse().unwrap()
+    let (_, exposition) = get(metrics, "/metrics", "");
+    exposition.lines().find_map(|line| line.strip_prefix("bearerd_connections ")).unwrap().parse().unwrap()
 }
 
 /// How many answers an upstream has begun, and how many all of was taken from it.

@@ -6,15 +6,16 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::issuer::refusal::Refusal;
+use crate::refusal;
 use crate::secret::Secret;
 
 /// What a handler comes to.
 pub type Answer = Result<Response, Refusal>;
 
 /// RFC 9110 section 11.6.1: every 401 says how to do it. Bearer is the scheme that bearerd's other doors name too.
-pub const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\"");
+pub const CHALLENGE: HeaderValue = HeaderValue::from_static(refusal::CHALLENGE_ALONE);
 /// The same with the reason (RFC 6750 section 3.1), where there was a credential.
-pub const CHALLENGE_AGAIN: HeaderValue = HeaderValue::from_static("Bearer realm=\"bearerd\", error=\"invalid_token\"");
+pub const CHALLENGE_AGAIN: HeaderValue = HeaderValue::from_static(refusal::CHALLENGE_AGAIN);
 
 #[derive(Serialize)]
 struct TokenResponse<'t> {

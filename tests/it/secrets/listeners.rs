@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::canary::{CANARY, secret};
 use super::http1::{credentials, echo, malformed};
-use super::scene::{self, Scene, assert_no_credential};
+use super::scene::{self, API, Scene, assert_no_credential};
 use crate::support::client::Client;
 use crate::support::events::PATIENCE;
 use crate::support::frames::{END_HEADERS, END_STREAM, beginning, pseudo_headers};
@@ -49,12 +49,7 @@ impl Listeners {
 token_services: {{ default: {{ kind: iap, url: \"{}\", breaker: {{ failures: 1000 }} }} }}
 upstreams: {{ app: {{ servers: [\"{}\"] }} }}
 routes:
-  - name: api
-    match: {{ path_prefix: /api }}
-    upstream: app
-    credentials: [api_key, {{ api_key: {{ header: X-Legacy-Key }} }}, {{ api_key: {{ query: key }} }}, basic, session_token]
-    headers: {{ set: {{ X-Shared-Secret: \"${{SHARED}}\" }} }}
-",
+{API}",
             service.url(),
             upstream.address(),
         );

@@ -32,6 +32,14 @@ pub struct Scene {
     logs: Vec<String>,
 }
 
+/// The route to ask with [`super::http1::credentials`].
+pub const API: &str = "  - name: api
+    match: { path_prefix: /api }
+    upstream: app
+    credentials: [api_key, { api_key: { header: X-Legacy-Key } }, { api_key: { query: key } }, basic, session_token]
+    headers: { set: { X-Shared-Secret: \"${SHARED}\" } }
+";
+
 /// What is the same in every configuration.
 fn completed(configuration: &str, collector: &Collector) -> String {
     let text = format!(
