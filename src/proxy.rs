@@ -195,7 +195,7 @@ impl ProxyHttp for Proxy {
         connection.serve_request();
         if let Some(unread) = &ctx.unread {
             // Here, so that a token is looked for when it is needed.
-            unread.take_place().await;
+            unread.take_place().await?;
         }
         ctx.request_id = Some(request_id::of(session.req_header()));
         ctx.trace = self.traces.as_ref().map(|traces| Box::new(traces.begin(&session.req_header().headers)));
@@ -234,7 +234,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
         if let Some(unread) = &ctx.unread {
-            unread.begin_reading().await;
+            unread.begin_reading().await?;
         }
         let Some(upstream) = ctx.upstream() else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");

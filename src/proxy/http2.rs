@@ -31,6 +31,8 @@ const REQUESTS_PER_STREAM: usize = 2;
 const MALFORMED: usize = 32;
 /// The time that a caller has to close after its last answer.
 const LAST: Duration = Duration::from_secs(1);
+/// How much longer than a piece of one answer a connection may take, so that what is too late for one request does not end the others.
+const BEYOND: Duration = Duration::from_secs(1);
 
 fn options(limits: &Limits) -> H2Options {
     let mut options = default_h2_options();
@@ -64,11 +66,12 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
     connection.share();
     let (mut requests, mut tasks) = (JoinSet::new(), Vec::<AbortHandle>::new());
     let most_requests = REQUESTS_PER_STREAM * usize::try_from(limits.streams).unwrap_or(usize::MAX);
-    let places = Arc::new(Places::new(limits.unread_bytes));
+    let places = Arc::new(Places::new(limits.unread_bytes, limits.idle_timeout + BEYOND));
     let (mut is_ending, mut malformed) = (false, 0);
     let mut drained = draining.clone();
     let mut drained = pin!(stopped(&mut drained));
     let mut doomed = pin!(connection.doomed());
+    let mut untaken = pin!(places.untaken());
     let mut quiet = pin!(time::sleep(limits.idle_timeout));
     loop {
         let (has_served, was_ending) = (connection.is_in_use(), is_ending);
@@ -82,7 +85,7 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                 is_ending = true;
             }
             Some(ended) = requests.join_next_with_id(), if !requests.is_empty() => {
-                let id = ended.map_or_else(|error| error.id(), |(id, _)| id);
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
                 if let Some(place) = tasks.iter().position(|task| task.id() == id) {
                     tasks.swap_remove(place);
                 }
@@ -108,6 +111,10 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                 }
                 Ok(None) | Err(_) => break,
             },
+            () = &mut untaken => {
+                tracing::debug!(peer = %connection.caller.address, "connection closed: its caller takes nothing of what it was answered");
+                break;
+            }
             () = &mut quiet, if requests.is_empty() => {
                 if is_ending {
                     break;
@@ -121,7 +128,8 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
             quiet.as_mut().reset(Instant::now() + LAST);
         }
     }
-    // What is left of the requests finds its caller gone, and says so in metrics and log.
+    // What is left of the requests finds its caller gone, and says so in metrics and log; those that wait do not begin.
+    places.close();
     drop(h2);
     while requests.join_next().await.is_some() {}
 }

@@ -5,16 +5,22 @@
 //! holds unread pieces. Pieces tell when they are gone, by their drop, wherever they are by then.
 //!
 //! A request that writes is never made to wait: it may hold some of the connection's window, which those who have places wait for.
+//!
+//! What h2 has taken of an answer outlives its request: it goes when it is written, which it is not to a caller who reads nothing at all. So a request
+//! stays until its pieces have gone; and where one waits, for that or for a place, while none of the connection goes, the connection is to end.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use pingora::{Error, ErrorType};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::time;
 
 /// Bytes that pingora may read ahead for one request: what waits to be written, what waits for that, and its buffer.
 const AHEAD: usize = 600 * 1024;
@@ -25,28 +31,57 @@ tokio::task_local! {
     static UNREAD: Arc<Unread>;
 }
 
+/// The connection has ended: nobody waits for the answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
+impl From<Gone> for Box<Error> {
+    fn from(Gone: Gone) -> Self {
+        Error::explain(ErrorType::ConnectionClosed, "the connection ended while the request waited for its turn").into_down()
+    }
+}
+
 /// The places of one connection.
 pub(super) struct Places {
     free: Arc<Semaphore>,
     was_full: AtomicBool,
+    /// Pieces that have gone, over and over.
+    gone: AtomicUsize,
+    /// Time within which one has to go while somebody waits.
+    patience: Duration,
+    /// Told when none did.
+    untaken: Notify,
 }
 
 impl Places {
-    /// As many as hold no more than `bytes`, and one at least.
-    pub(super) fn new(bytes: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new((bytes / AHEAD).max(1))), was_full: AtomicBool::new(false) }
+    /// As many as hold no more than `bytes`, and one at least. The caller may take nothing for `patience`: longer than a write of a request may take, which
+    /// ends the request alone.
+    pub(super) fn new(bytes: usize, patience: Duration) -> Self {
+        let free = Arc::new(Semaphore::new((bytes / AHEAD).max(1)));
+        Self { free, was_full: AtomicBool::new(false), gone: AtomicUsize::new(0), patience, untaken: Notify::new() }
     }
 
-    /// Serves a request in its turns.
-    pub(super) async fn serve<T>(self: Arc<Self>, request: impl Future<Output = T>) -> T {
+    /// Waits until the caller has taken nothing for too long.
+    pub(super) async fn untaken(&self) {
+        self.untaken.notified().await;
+    }
+
+    /// There is nobody left to answer: who waits for a place gets none, now or later.
+    pub(super) fn close(&self) {
+        self.free.close();
+    }
+
+    /// Serves a request in its turns, until its answer has been written.
+    pub(super) async fn serve<T>(self: Arc<Self>, request: impl Future<Output = T>) {
         let unread = Arc::new(Unread::new(self));
         let waker = Waker::from(Arc::clone(&unread));
-        let _over = Over(&unread);
+        let over = Over(&unread);
         let mut request = pin!(UNREAD.scope(Arc::clone(&unread), request));
         loop {
             poll_fn(|context| unread.poll_due(context)).await;
             if unread.is_reading() {
-                unread.take_place().await;
+                // Where there is none to be had any more, the request finds that out by what it writes.
+                let _ = unread.take_place().await;
             }
             let turn = poll_fn(|context| {
                 unread.task.register(context.waker());
@@ -58,10 +93,26 @@ impl Places {
                 // Woken again in the meantime: what was read by now may not have come to the filter, so the place is kept for the next turn.
                 if unread.is_due.load(Ordering::SeqCst) || unread.holds_any() { Poll::Pending } else { Poll::Ready(None) }
             });
-            if let Some(done) = turn.await {
-                return done;
+            if turn.await.is_some() {
+                drop(over);
+                unread.written().await;
+                return;
             }
             unread.give_up_place();
+        }
+    }
+
+    /// Waits for what comes when pieces go, and tells where none does.
+    async fn watch<T>(&self, waited: impl Future<Output = T>) -> T {
+        let mut waited = pin!(waited);
+        loop {
+            let before = self.gone.load(Ordering::SeqCst);
+            if let Ok(come) = time::timeout(self.patience, &mut waited).await {
+                return come;
+            }
+            if self.gone.load(Ordering::SeqCst) == before {
+                self.untaken.notify_one();
+            }
         }
     }
 }
@@ -112,30 +163,46 @@ impl Unread {
     }
 
     /// Waits for a place, where the request has none.
-    pub(super) async fn take_place(&self) {
+    ///
+    /// # Errors
+    /// [`Gone`] where the connection ends before there is one.
+    pub(super) async fn take_place(&self) -> Result<(), Gone> {
         if self.place().is_some() {
-            return;
+            return Ok(());
         }
         let free = &self.places.free;
         let place = match Arc::clone(free).try_acquire_owned() {
-            Ok(place) => Some(place),
-            Err(_) => {
+            Ok(place) => place,
+            Err(TryAcquireError::Closed) => return Err(Gone),
+            Err(TryAcquireError::NoPermits) => {
                 if !self.places.was_full.swap(true, Ordering::Relaxed) {
                     tracing::info!(
                         "requests wait: the caller of their HTTP/2 connection does not take its answers as fast as they come (`limits.unread_bytes`)"
                     );
                 }
-                // Never closed.
-                Arc::clone(free).acquire_owned().await.ok()
+                self.places.watch(Arc::clone(free).acquire_owned()).await.map_err(|_| Gone)?
             }
         };
-        *self.place() = place;
+        *self.place() = Some(place);
+        Ok(())
     }
 
     /// The same, and from now on its upstream may be read.
-    pub(super) async fn begin_reading(&self) {
-        self.take_place().await;
+    pub(super) async fn begin_reading(&self) -> Result<(), Gone> {
+        self.take_place().await?;
         self.is_reading.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Waits until its pieces have gone.
+    async fn written(&self) {
+        if self.holds_any() {
+            let last = poll_fn(|context| {
+                self.task.register(context.waker());
+                if self.holds_any() { Poll::Pending } else { Poll::Ready(()) }
+            });
+            self.places.watch(last).await;
+        }
     }
 
     /// Counts a piece of the answer for as long as any of it is held.
@@ -198,13 +265,128 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        self.of.places.gone.fetch_add(1, Ordering::SeqCst);
         if self.of.pieces.fetch_sub(1, Ordering::SeqCst) == 1 {
-            if self.of.is_reading() {
-                // It may be waiting for something else, and have its place for nothing: that is for its task to say.
-                self.of.task.wake();
-            } else {
+            // One that is being read may be waiting for something else, and have its place for nothing: that is for its task to say.
+            if !self.of.is_reading() {
                 self.of.give_up_place();
             }
+            self.of.task.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::mpsc;
+
+    use tokio::sync::mpsc::unbounded_channel;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn one_place() -> Arc<Places> {
+        Arc::new(Places::new(1, PATIENCE))
+    }
+
+    /// What a request of these places reads.
+    async fn read(bytes: usize) -> Bytes {
+        let unread = Unread::of_this_request().unwrap();
+        unread.begin_reading().await.unwrap();
+        unread.count(vec![0; bytes].into(), true)
+    }
+
+    /// Serves a request in a task of its own.
+    fn spawn<T: Send + 'static>(places: &Arc<Places>, request: impl Future<Output = T> + Send + 'static) -> JoinHandle<()> {
+        tokio::spawn(Arc::clone(places).serve(request))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_stays_until_its_pieces_have_gone() {
+        let places = one_place();
+        let (sender, kept) = mpsc::channel();
+        let mut served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
+        assert!(time::timeout(PATIENCE / 2, &mut served).await.is_err());
+        assert_eq!(places.free.available_permits(), 0);
+        drop(kept.recv().unwrap());
+        served.await.unwrap();
+        assert_eq!(places.free.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_which_nothing_goes_is_told() {
+        let places = one_place();
+        let (sender, kept) = mpsc::channel();
+        let served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
+        assert!(time::timeout(PATIENCE - Duration::from_secs(1), places.untaken()).await.is_err());
+        time::timeout(Duration::from_secs(2), places.untaken()).await.unwrap();
+        drop(kept);
+        served.await.unwrap();
+    }
+
+    /// Its pieces outlive a request that was cut off, and nobody stays for them.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_the_place_of_one_that_was_cut_off_tells_too() {
+        let places = one_place();
+        let (sender, mut kept) = unbounded_channel();
+        let cut = spawn(&places, async move {
+            sender.send(read(SMALL + 1).await).unwrap();
+            pending::<()>().await;
+        });
+        let piece = kept.recv().await;
+        cut.abort();
+        assert!(cut.await.unwrap_err().is_cancelled());
+        assert!(time::timeout(2 * PATIENCE, places.untaken()).await.is_err(), "nobody waits");
+        let waits = spawn(&places, async { read(1).await });
+        time::timeout(2 * PATIENCE, places.untaken()).await.unwrap();
+        assert!(!waits.is_finished());
+        drop(piece);
+        waits.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_of_another_answer_is_progress() {
+        let places = Arc::new(Places::new(2 * AHEAD, PATIENCE));
+        let (sender, kept) = mpsc::channel();
+        let (first, second) = (sender.clone(), sender);
+        let first = spawn(&places, async move { first.send(read(SMALL + 1).await).unwrap() });
+        let second = spawn(&places, async move { second.send(read(SMALL + 1).await).unwrap() });
+        time::sleep(PATIENCE / 2).await;
+        drop(kept.recv().unwrap());
+        first.await.unwrap();
+        assert!(time::timeout(PATIENCE, places.untaken()).await.is_err());
+        time::timeout(PATIENCE, places.untaken()).await.unwrap();
+        drop(kept);
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_last_piece_that_is_small_keeps_nobody() {
+        let places = one_place();
+        let (sender, kept) = mpsc::channel();
+        spawn(&places, async move { sender.send(read(SMALL).await).unwrap() }).await.unwrap();
+        assert_eq!((kept.recv().unwrap().len(), places.free.available_permits()), (SMALL, 1));
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_no_place_of_a_connection_that_has_ended() {
+        let places = one_place();
+        let (sender, mut kept) = unbounded_channel();
+        let holds = spawn(&places, async move {
+            sender.send(read(SMALL + 1).await).unwrap();
+            pending::<()>().await;
+        });
+        let _piece = kept.recv().await;
+        let (sender, mut told) = unbounded_channel();
+        let waits = spawn(&places, async move { sender.send(Unread::of_this_request().unwrap().take_place().await).unwrap() });
+        tokio::task::yield_now().await;
+        assert!(told.try_recv().is_err());
+        places.close();
+        assert_eq!(told.recv().await.unwrap(), Err(Gone));
+        waits.await.unwrap();
+        holds.abort();
     }
 }

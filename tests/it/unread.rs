@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bearerd::app::Stop;
 use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::bearerd::Bearerd;
 use crate::support::events::Gate;
+use crate::support::frames::{DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, field_section, frame};
 use crate::support::http2::{Connection, request, whole};
 use crate::support::stage::surroundings;
 use crate::support::token_service::ScriptedTokenService;
@@ -16,10 +20,14 @@ const MUCH: u64 = 16 << 20;
 
 /// A connection holds two answers at a time that its caller does not take.
 fn holding_two(service: &ScriptedTokenService, upstream: &RecordingUpstream) -> Bearerd {
+    holding(service, upstream, "unread_bytes: 1200KiB")
+}
+
+fn holding(service: &ScriptedTokenService, upstream: &RecordingUpstream, limits: &str) -> Bearerd {
     Bearerd::start(&format!(
-        "listeners: [{{ address: 127.0.0.1:0, h2c: true, limits: {{ unread_bytes: 1200KiB }} }}, {{ address: 127.0.0.1:0 }}]\n\
+        "listeners: [{{ address: 127.0.0.1:0, h2c: true, limits: {{ {limits} }} }}, {{ address: 127.0.0.1:0 }}]\n\
          token_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\nupstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-         logging: {{ access: false }}\nroutes: [{{ upstream: app, on_expiry: close }}]\n",
+         logging: {{ access: false }}\nroutes: [{{ upstream: app, on_expiry: close }}]\nshutdown: {{ delay: 0s }}\n",
         service.url(),
         upstream.address()
     ))
@@ -73,6 +81,73 @@ async fn who_waits_for_requests_that_outlived_their_token_goes_on_when_they_are_
         let mut body = answer.into_body();
         while body.data().await.is_some_and(|data| data.is_ok()) {}
     }
+}
+
+/// A caller whose windows are as wide as they get, with so many requests: what holds their answers back is that it does not read.
+async fn deaf(bearerd: &Bearerd, requests: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Or the system would take all of it.
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut caller = socket.connect(bearerd.address()).await.unwrap();
+    let wide = (1u32 << 31) - 1;
+    let mut frames = [PREFACE, &frame(SETTINGS, 0, 0, &[&[0, 4], &wide.to_be_bytes()[..]].concat())].concat();
+    frames.extend(frame(WINDOW_UPDATE, 0, 0, &(wide - 65_535).to_be_bytes()));
+    for number in 0..requests {
+        frames.extend(frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &field_section(&GOOD)));
+    }
+    caller.write_all(&frames).await.unwrap();
+    caller
+}
+
+async fn requests(bearerd: &Bearerd, status: u16) -> f64 {
+    bearerd.value(&format!("bearerd_requests_total{{code=\"{status}\",method=\"GET\",route=\"route-1\"}}")).await
+}
+
+/// What has been written to it outlives its requests, and those that wait would wait forever.
+#[tokio::test]
+async fn who_takes_nothing_at_all_loses_its_connection() {
+    const REQUESTS: u32 = 20;
+    let (service, upstream) = surroundings().await;
+    let bearerd = holding(&service, &upstream, "unread_bytes: 1200KiB, idle_timeout: 1s");
+    upstream.reply_always(Reply::Stream(4 * MUCH));
+    let _caller = deaf(&bearerd, REQUESTS).await;
+    upstream.wait_for_started(2).await;
+    bearerd.until("bearerd_connections", 0.0).await;
+    bearerd.until("bearerd_requests_in_flight", 0.0).await;
+    // Whoever still waited counts as given up by its caller.
+    let answered = requests(&bearerd, 200).await;
+    assert!(answered >= 2.0);
+    assert_eq!(answered + requests(&bearerd, 499).await, f64::from(REQUESTS));
+}
+
+/// Its requests have ended, and bearerd has to: but what they were answered is still on its way.
+#[tokio::test]
+async fn who_is_slow_to_take_its_answers_gets_all_of_them_before_bearerd_ends() {
+    const REQUESTS: u32 = 100;
+    const ANSWER: usize = 128 * 1024;
+    let (service, upstream) = surroundings().await;
+    let bearerd = holding(&service, &upstream, "unread_bytes: 64MiB, idle_timeout: 5s");
+    upstream.reply_always(Reply::Stream(ANSWER as u64));
+    let mut caller = BufReader::with_capacity(64 * 1024, deaf(&bearerd, REQUESTS).await);
+    while requests(&bearerd, 200).await < f64::from(REQUESTS) {
+        tokio::task::yield_now().await;
+    }
+    bearerd.stop(Stop::Drain);
+    let (mut bytes, mut ends) = (0, 0);
+    while ends < REQUESTS {
+        let mut head = [0; 9];
+        caller.read_exact(&mut head).await.expect("the end of each answer");
+        let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        caller.read_exact(&mut payload).await.expect("the end of each answer");
+        if head[3] == DATA {
+            bytes += payload.len();
+            ends += u32::from(head[4] & END_STREAM);
+            // A line of some three MiB a second.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(bytes, REQUESTS as usize * ANSWER);
+    bearerd.ended().await;
 }
 
 #[tokio::test]
