@@ -3,6 +3,7 @@
 pub mod accept;
 mod admission;
 mod answer;
+mod arrival;
 mod budget;
 mod connection;
 mod context;
@@ -49,6 +50,7 @@ use connection::{Connection, Mode};
 use context::Context;
 use inject::{Facts, Managed};
 use outliving::Watch;
+use unread::Gone;
 use upstream::{Choice, Picked, Upstream};
 
 pub use route::{Access, Action, ResponseHeaders, Route};
@@ -189,14 +191,14 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
+        if let Some(unread) = &ctx.unread {
+            // Here, so that a token is looked for when it is needed.
+            wait_for_turn(session, unread.take_place()).await?;
+        }
         let Some(connection) = Connection::of(session.digest()) else {
             return Error::e_explain(ErrorType::InternalError, "a request without its connection");
         };
         connection.serve_request();
-        if let Some(unread) = &ctx.unread {
-            // Here, so that a token is looked for when it is needed.
-            unread.take_place().await?;
-        }
         ctx.request_id = Some(request_id::of(session.req_header()));
         ctx.trace = self.traces.as_ref().map(|traces| Box::new(traces.begin(&session.req_header().headers)));
         if let Mode::Decision(deciding) = connection.mode {
@@ -234,7 +236,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
         if let Some(unread) = &ctx.unread {
-            unread.begin_reading().await?;
+            wait_for_turn(session, unread.begin_reading()).await?;
         }
         let Some(upstream) = ctx.upstream() else {
             return Error::e_explain(ErrorType::InternalError, "a route without an upstream");
@@ -445,6 +447,16 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Self::CTX) {
         ended::tell(session, ctx, &self.recent);
+    }
+}
+
+/// Waits for the turn of a request, for as long as its caller does: one who gives it up resets its stream.
+async fn wait_for_turn(session: &mut Session, turn: impl Future<Output = Result<(), Gone>>) -> pingora::Result<()> {
+    tokio::select! {
+        biased;
+        turn = turn => turn.map_err(Into::into),
+        // Of HTTP/2, the only ones with turns, this is the reset alone.
+        gone = session.downstream_session.read_body_or_idle(true) => gone.map(drop).map_err(|error| error.into_down()),
     }
 }
 

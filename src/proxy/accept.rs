@@ -155,7 +155,7 @@ impl Door {
         let Reception { transport, limits, .. } = reception;
         match transport {
             Transport::Plain => {
-                let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), limits.header_timeout, Framing::Http1)?;
+                let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), limits, Framing::Http1)?;
                 self.serve_http1(Box::new(stream), &connection, limits).await;
                 Ok(())
             }
@@ -165,7 +165,7 @@ impl Door {
                 let Some(tls) = Box::pin(self.shake_hands(tcp, listening, &connection, limits.header_timeout)).await else { return Ok(()) };
                 let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
-                let stream: Stream = Box::new(CallerStream::new(fd, *tls, Arc::clone(&connection), limits.header_timeout, framing)?);
+                let stream: Stream = Box::new(CallerStream::new(fd, *tls, Arc::clone(&connection), limits, framing)?);
                 if is_http2 {
                     Box::pin(self.serve_http2(stream, &connection, limits)).await;
                 } else {
@@ -204,7 +204,7 @@ impl Door {
     async fn serve_h2c(&self, tcp: TcpStream, connection: Arc<Connection>, limits: &Limits) -> pingora::Result<()> {
         let is_http2 = time::timeout(limits.header_timeout, begins_http2(&tcp)).await.unwrap_or_default();
         let framing = if is_http2 { Framing::Http2 } else { Framing::Http1 };
-        let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), limits.header_timeout, framing)?;
+        let stream = CallerStream::new(tcp.as_raw_fd(), tcp, Arc::clone(&connection), limits, framing)?;
         if is_http2 {
             self.serve_http2(Box::new(stream), &connection, limits).await
         } else {

@@ -63,6 +63,8 @@ pub struct Connection {
     doomed: Mutex<Vec<task::Id>>,
     /// Told when there are some.
     ending: Notify,
+    /// Bytes that it has taken, where it is shared.
+    pub(super) taken: Arc<AtomicUsize>,
     /// Freed when the connection ends.
     _admission: Admission,
 }
@@ -115,6 +117,7 @@ impl Connection {
             is_shared: AtomicBool::new(false),
             doomed: Mutex::default(),
             ending: Notify::new(),
+            taken: Arc::default(),
             _admission: admission,
         }
     }

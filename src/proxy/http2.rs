@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{self, Instant};
 
 use super::Proxy;
+use super::arrival::{Arrival, LOOK};
 use super::connection::{Connection, stopped};
 use super::limits::Limits;
 use super::unread::Places;
@@ -29,8 +30,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const REQUESTS_PER_STREAM: usize = 2;
 /// Streams that break the protocol, or come on top of so many requests, before the connection is given up: each costs us more than its sender (CVE-2025-8671).
 const MALFORMED: usize = 32;
-/// The time that a caller has to close after its last answer.
-const LAST: Duration = Duration::from_secs(1);
 /// How much longer than a piece of one answer a connection may take, so that what is too late for one request does not end the others.
 const BEYOND: Duration = Duration::from_secs(1);
 
@@ -61,12 +60,13 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
         ssl_digest: None,
         timing_digest: Vec::new(),
     });
+    let mut arrival = stream.get_socket_digest().map(Arrival::over);
     let shaken = time::timeout(limits.header_timeout, server::handshake(stream, Some(options(limits)))).await;
     let Ok(Ok(mut h2)) = shaken else { return };
     connection.share();
     let (mut requests, mut tasks) = (JoinSet::new(), Vec::<AbortHandle>::new());
     let most_requests = REQUESTS_PER_STREAM * usize::try_from(limits.streams).unwrap_or(usize::MAX);
-    let places = Arc::new(Places::new(limits.unread_bytes, limits.idle_timeout + BEYOND));
+    let places = Arc::new(Places::new(limits.unread_bytes, limits.idle_timeout + BEYOND, Arc::clone(&connection.taken)));
     let (mut is_ending, mut malformed) = (false, 0);
     let mut drained = draining.clone();
     let mut drained = pin!(stopped(&mut drained));
@@ -90,7 +90,7 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                     tasks.swap_remove(place);
                 }
                 if requests.is_empty() {
-                    quiet.as_mut().reset(Instant::now() + if is_ending { LAST } else { limits.idle_timeout });
+                    quiet.as_mut().reset(Instant::now() + if is_ending { LOOK } else { limits.idle_timeout });
                 }
             }
             accepted = HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)) => match accepted {
@@ -116,16 +116,17 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                 break;
             }
             () = &mut quiet, if requests.is_empty() => {
-                if is_ending {
+                if is_ending && !arrival.as_mut().is_some_and(Arrival::goes_on) {
                     break;
                 }
                 is_ending = true;
+                quiet.as_mut().reset(Instant::now() + LOOK);
             }
         }
         if is_ending && !was_ending {
             h2.graceful_shutdown();
-            // From now on, a caller who keeps it open without a request is not waited for.
-            quiet.as_mut().reset(Instant::now() + LAST);
+            // From now on, a caller who keeps it open without a request is waited for only while something is on its way to it.
+            quiet.as_mut().reset(Instant::now() + LOOK);
         }
     }
     // What is left of the requests finds its caller gone, and says so in metrics and log; those that wait do not begin.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::arrival::{Arrival, LOOK};
 use super::connection::Connection;
+use super::limits::Limits;
 use super::request_id;
 use crate::refusal::{Reason, Refusal};
 
@@ -37,12 +40,18 @@ pub(super) struct CallerStream<T> {
     digest: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
     header_timeout: Duration,
+    /// Time for the caller to take some of what is written.
+    write_timeout: Duration,
     /// Runs while a header section has begun and is not complete.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Runs while the caller takes nothing of what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Bytes of the header section so far; what follows it in the last read is counted too.
     section: usize,
-    /// Runs while the rest of a refused request is thrown away.
+    /// Runs while what still comes is thrown away.
     linger: Option<Pin<Box<Sleep>>>,
+    /// What the caller has not got yet of an HTTP/2 connection that has ended.
+    arrival: Option<Arrival>,
 }
 
 /// Whose messages go over it.
@@ -66,13 +75,7 @@ const WASTE: usize = 4096;
 
 impl<T: Transport> CallerStream<T> {
     /// Over `transport`, whose socket is `fd`.
-    pub(super) fn new(
-        fd: RawFd,
-        transport: T,
-        connection: Arc<Connection>,
-        header_timeout: Duration,
-        framing: Framing,
-    ) -> pingora::Result<Self> {
+    pub(super) fn new(fd: RawFd, transport: T, connection: Arc<Connection>, limits: &Limits, framing: Framing) -> pingora::Result<Self> {
         let response = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = Arc::new(ProxyDigest::new(response, Some(Box::new(Arc::clone(&connection)))));
         let socket = Arc::new(SocketDigest::from_raw_fd(fd));
@@ -83,10 +86,13 @@ impl<T: Transport> CallerStream<T> {
             connection,
             digest,
             socket,
-            header_timeout,
+            header_timeout: limits.header_timeout,
+            write_timeout: limits.idle_timeout,
             deadline: None,
+            stalled: None,
             section: 0,
             linger: None,
+            arrival: None,
         })
     }
 
@@ -108,6 +114,25 @@ impl<T: Transport> CallerStream<T> {
         Err(io::Error::new(kind, refusal.reason.as_str()))
     }
 
+    /// Passes on what became of a write, or ends a caller who takes nothing for too long: pingora bounds the writes of bodies alone.
+    fn bounded<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timeout = self.write_timeout;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn count(&self, written: &Poll<io::Result<usize>>) {
+        if self.framing == Framing::Http2
+            && let Poll::Ready(Ok(bytes)) = written
+        {
+            self.connection.taken.fetch_add(*bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Answers a caller who speaks HTTP/1 where only HTTP/2 is spoken.
     pub(super) async fn refuse_http1(mut self) {
         let detail =
@@ -120,9 +145,28 @@ impl<T: Transport> CallerStream<T> {
     /// Reads and throws away until the caller closes, or for [`LINGER`].
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let over = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        if over.as_mut().poll(cx).is_ready() {
+        if over.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { self.poll_waste(cx) }
+    }
+
+    /// The same, for as long as something is on its way to the caller.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let socket = &self.socket;
+        let arrival = self.arrival.get_or_insert_with(|| Arrival::over(Arc::clone(socket)));
+        if self.linger.is_none() && !arrival.goes_on() {
             return Poll::Ready(());
         }
+        let look = self.linger.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+        while look.as_mut().poll(cx).is_ready() {
+            if !arrival.goes_on() {
+                return Poll::Ready(());
+            }
+            look.as_mut().reset(Instant::now() + LOOK);
+        }
+        self.poll_waste(cx)
+    }
+
+    /// Reads and throws away until the caller closes.
+    fn poll_waste(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waste = [0; WASTE];
         loop {
             let mut buf = ReadBuf::new(&mut waste);
@@ -208,7 +252,9 @@ impl<T: Transport> AsyncRead for CallerStream<T> {
 
 impl<T: Transport> AsyncWrite for CallerStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.count(&written);
+        let written = ready!(self.bounded(cx, written))?;
         if self.framing == Framing::Http1 && !self.connection.writes_header() {
             // Some of a body: pingora itself flushes one of known length only at its end, and a slow one should arrive as it comes. What the kernel
             // does not take now goes with the next write.
@@ -218,17 +264,25 @@ impl<T: Transport> AsyncWrite for CallerStream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.bounded(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
-        // Refused by pingora's parser: the caller may still be sending.
-        if self.framing == Framing::Http1 && self.connection.in_header() { self.poll_rest(cx).map(Ok) } else { Poll::Ready(Ok(())) }
+        let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+        ready!(self.bounded(cx, shut))?;
+        match self.framing {
+            Framing::Http2 => self.poll_arrival(cx).map(Ok),
+            // Refused by pingora's parser: the caller may still be sending.
+            Framing::Http1 if self.connection.in_header() => self.poll_rest(cx).map(Ok),
+            Framing::Http1 => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.count(&written);
+        self.bounded(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -240,7 +294,11 @@ impl<T: Transport> AsyncWrite for CallerStream<T> {
 impl<T: Transport> Shutdown for CallerStream<T> {
     async fn shutdown(&mut self) {
         // The caller may be gone already; there is nobody to tell.
-        let _ = self.inner.shutdown().await;
+        let _ = poll_fn(|cx| {
+            let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+            self.bounded(cx, shut)
+        })
+        .await;
     }
 }
 

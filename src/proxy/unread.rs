@@ -6,8 +6,8 @@
 //!
 //! A request that writes is never made to wait: it may hold some of the connection's window, which those who have places wait for.
 //!
-//! What h2 has taken of an answer outlives its request: it goes when it is written, which it is not to a caller who reads nothing at all. So a request
-//! stays until its pieces have gone; and where one waits, for that or for a place, while none of the connection goes, the connection is to end.
+//! What h2 has taken of an answer outlives its request: it goes when it is written, and a caller may shut its window before. So a request stays until its
+//! pieces have gone; and where one waits, for that or for a place, while the connection takes nothing, the connection is to end.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -27,6 +27,9 @@ const AHEAD: usize = 600 * 1024;
 /// The last piece of an answer is not counted up to this many bytes: nothing is read after it.
 const SMALL: usize = 16 * 1024;
 
+/// Bytes that a connection takes in some time, or nothing goes on: acknowledgements, which its caller may ask for without end, are less.
+const PROGRESS: usize = 16 * 1024;
+
 tokio::task_local! {
     static UNREAD: Arc<Unread>;
 }
@@ -45,20 +48,20 @@ impl From<Gone> for Box<Error> {
 pub(super) struct Places {
     free: Arc<Semaphore>,
     was_full: AtomicBool,
-    /// Pieces that have gone, over and over.
-    gone: AtomicUsize,
-    /// Time within which one has to go while somebody waits.
+    /// Bytes that the connection has taken.
+    taken: Arc<AtomicUsize>,
+    /// Time within which it has to take [`PROGRESS`] while somebody waits.
     patience: Duration,
-    /// Told when none did.
+    /// Told when it did not.
     untaken: Notify,
 }
 
 impl Places {
-    /// As many as hold no more than `bytes`, and one at least. The caller may take nothing for `patience`: longer than a write of a request may take, which
-    /// ends the request alone.
-    pub(super) fn new(bytes: usize, patience: Duration) -> Self {
+    /// As many as hold no more than `bytes`, and one at least. `taken` counts what the connection takes, which may be nothing for `patience`: longer than a
+    /// write of a request may take, which ends the request alone.
+    pub(super) fn new(bytes: usize, patience: Duration, taken: Arc<AtomicUsize>) -> Self {
         let free = Arc::new(Semaphore::new((bytes / AHEAD).max(1)));
-        Self { free, was_full: AtomicBool::new(false), gone: AtomicUsize::new(0), patience, untaken: Notify::new() }
+        Self { free, was_full: AtomicBool::new(false), taken, patience, untaken: Notify::new() }
     }
 
     /// Waits until the caller has taken nothing for too long.
@@ -102,15 +105,15 @@ impl Places {
         }
     }
 
-    /// Waits for what comes when pieces go, and tells where none does.
+    /// Waits for what comes when pieces go, and tells where the connection takes next to nothing.
     async fn watch<T>(&self, waited: impl Future<Output = T>) -> T {
         let mut waited = pin!(waited);
         loop {
-            let before = self.gone.load(Ordering::SeqCst);
+            let before = self.taken.load(Ordering::Relaxed);
             if let Ok(come) = time::timeout(self.patience, &mut waited).await {
                 return come;
             }
-            if self.gone.load(Ordering::SeqCst) == before {
+            if self.taken.load(Ordering::Relaxed).wrapping_sub(before) < PROGRESS {
                 self.untaken.notify_one();
             }
         }
@@ -265,7 +268,6 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.of.places.gone.fetch_add(1, Ordering::SeqCst);
         if self.of.pieces.fetch_sub(1, Ordering::SeqCst) == 1 {
             // One that is being read may be waiting for something else, and have its place for nothing: that is for its task to say.
             if !self.of.is_reading() {
@@ -288,8 +290,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    fn one_place() -> Arc<Places> {
-        Arc::new(Places::new(1, PATIENCE))
+    fn places(count: usize) -> Arc<Places> {
+        Arc::new(Places::new(count * AHEAD, PATIENCE, Arc::default()))
     }
 
     /// What a request of these places reads.
@@ -306,7 +308,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_stays_until_its_pieces_have_gone() {
-        let places = one_place();
+        let places = places(1);
         let (sender, kept) = mpsc::channel();
         let mut served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
         assert!(time::timeout(PATIENCE / 2, &mut served).await.is_err());
@@ -318,7 +320,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_of_which_nothing_goes_is_told() {
-        let places = one_place();
+        let places = places(1);
         let (sender, kept) = mpsc::channel();
         let served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
         assert!(time::timeout(PATIENCE - Duration::from_secs(1), places.untaken()).await.is_err());
@@ -330,7 +332,7 @@ mod tests {
     /// Its pieces outlive a request that was cut off, and nobody stays for them.
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_the_place_of_one_that_was_cut_off_tells_too() {
-        let places = one_place();
+        let places = places(1);
         let (sender, mut kept) = unbounded_channel();
         let cut = spawn(&places, async move {
             sender.send(read(SMALL + 1).await).unwrap();
@@ -348,24 +350,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_goes_of_another_answer_is_progress() {
-        let places = Arc::new(Places::new(2 * AHEAD, PATIENCE));
+    async fn what_the_connection_takes_of_other_answers_is_progress_and_acknowledgements_are_not() {
+        let places = places(1);
         let (sender, kept) = mpsc::channel();
-        let (first, second) = (sender.clone(), sender);
-        let first = spawn(&places, async move { first.send(read(SMALL + 1).await).unwrap() });
-        let second = spawn(&places, async move { second.send(read(SMALL + 1).await).unwrap() });
-        time::sleep(PATIENCE / 2).await;
-        drop(kept.recv().unwrap());
-        first.await.unwrap();
+        let served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
+        for _ in 0..3 {
+            assert!(time::timeout(PATIENCE / 2, places.untaken()).await.is_err());
+            places.taken.fetch_add(PROGRESS, Ordering::Relaxed);
+        }
+        places.taken.fetch_add(PROGRESS - 1, Ordering::Relaxed);
         assert!(time::timeout(PATIENCE, places.untaken()).await.is_err());
         time::timeout(PATIENCE, places.untaken()).await.unwrap();
         drop(kept);
-        second.await.unwrap();
+        served.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_last_piece_that_is_small_keeps_nobody() {
-        let places = one_place();
+        let places = places(1);
         let (sender, kept) = mpsc::channel();
         spawn(&places, async move { sender.send(read(SMALL).await).unwrap() }).await.unwrap();
         assert_eq!((kept.recv().unwrap().len(), places.free.available_permits()), (SMALL, 1));
@@ -373,7 +375,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_gets_no_place_of_a_connection_that_has_ended() {
-        let places = one_place();
+        let places = places(1);
         let (sender, mut kept) = unbounded_channel();
         let holds = spawn(&places, async move {
             sender.send(read(SMALL + 1).await).unwrap();

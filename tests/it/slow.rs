@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -243,6 +243,22 @@ async fn a_body_that_drips_arrives_whole() {
         }
         assert_eq!(client.receive().await.status, 200);
         assert_eq!(stage.last().body.text(), "x".repeat(BYTES));
+    }
+}
+
+/// Nor is an answer without a body written for longer than one with it.
+#[tokio::test]
+async fn who_reads_nothing_loses_its_connection_whatever_it_is_answered() {
+    let stage = Stage::configured(&limited("idle_timeout: 1s"), ROUTES).await;
+    stage.upstream.reply_always(Reply::status(204));
+    for request in ["HEAD / HTTP/1.1\r\nHost: app.test\r\n\r\n", GET] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut deaf = socket.connect(stage.bearerd.address()).await.unwrap();
+        let requests = request.repeat(100);
+        while timeout(PATIENCE, deaf.write_all(requests.as_bytes())).await.expect("the end of the connection").is_ok() {}
+        stage.bearerd.until("bearerd_connections", 0.0).await;
+        assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
     }
 }
 

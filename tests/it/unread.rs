@@ -9,7 +9,9 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::bearerd::Bearerd;
 use crate::support::events::Gate;
-use crate::support::frames::{DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, field_section, frame};
+use crate::support::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE, field_section, frame,
+};
 use crate::support::http2::{Connection, request, whole};
 use crate::support::stage::surroundings;
 use crate::support::token_service::ScriptedTokenService;
@@ -83,6 +85,41 @@ async fn who_waits_for_requests_that_outlived_their_token_goes_on_when_they_are_
     }
 }
 
+/// Retries of an impatient client, on the connection of its downloads.
+#[tokio::test]
+async fn requests_that_wait_and_are_given_up_by_their_caller_go_at_once() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = holding_two(&service, &upstream);
+    upstream.reply_always(Reply::Stream(MUCH));
+    let mut caller = Connection::connect(bearerd.address()).await;
+    let mut untaken = Vec::new();
+    for _ in 0..2 {
+        let (answer, _) = caller.begin(request("GET", "/much", KEY), true).await.unwrap();
+        untaken.push(answer.await.unwrap());
+    }
+    upstream.wait_for_started(2).await;
+    // More than may be under way at one time.
+    for _ in 0..5 {
+        let mut given_up = Vec::new();
+        for _ in 0..50 {
+            given_up.push(caller.begin(request("GET", "/third", KEY), true).await.unwrap());
+        }
+        bearerd.until("bearerd_requests_in_flight", 52.0).await;
+        drop(given_up);
+        bearerd.until("bearerd_requests_in_flight", 2.0).await;
+    }
+    assert_eq!(upstream.started().len(), 2);
+    for answer in untaken {
+        let (mut body, mut bytes) = (answer.into_body(), 0);
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            bytes += data.len() as u64;
+        }
+        assert_eq!(bytes, MUCH);
+    }
+}
+
 /// A caller whose windows are as wide as they get, with so many requests: what holds their answers back is that it does not read.
 async fn deaf(bearerd: &Bearerd, requests: u32) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -121,32 +158,41 @@ async fn who_takes_nothing_at_all_loses_its_connection() {
     assert_eq!(answered + bearerd.value(&requests_of(499)).await, f64::from(REQUESTS));
 }
 
-/// Its requests have ended, and bearerd has to: but what they were answered is still on its way.
+/// Its requests have ended, and bearerd has to: but what they were answered is still on its way. Who answers the PING ahead of it (RFC 9113 section 6.8) is
+/// told at once that no more is taken.
 #[tokio::test]
 async fn who_is_slow_to_take_its_answers_gets_all_of_them_before_bearerd_ends() {
     const REQUESTS: u32 = 100;
     const ANSWER: usize = 128 * 1024;
-    let (service, upstream) = surroundings().await;
-    let bearerd = holding(&service, &upstream, "unread_bytes: 64MiB");
-    upstream.reply_always(Reply::Stream(ANSWER as u64));
-    let mut caller = BufReader::with_capacity(64 * 1024, deaf(&bearerd, REQUESTS).await);
-    bearerd.until(&requests_of(200), f64::from(REQUESTS)).await;
-    bearerd.stop(Stop::Drain);
-    let (mut bytes, mut ends) = (0, 0);
-    while ends < REQUESTS {
-        let mut head = [0; 9];
-        caller.read_exact(&mut head).await.expect("the end of each answer");
-        let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
-        caller.read_exact(&mut payload).await.expect("the end of each answer");
-        if head[3] == DATA {
-            bytes += payload.len();
-            ends += u32::from(head[4] & END_STREAM);
-            // A line of some three MiB a second.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    for answers_ping in [false, true] {
+        let (service, upstream) = surroundings().await;
+        let bearerd = holding(&service, &upstream, "unread_bytes: 64MiB");
+        upstream.reply_always(Reply::Stream(ANSWER as u64));
+        let mut caller = BufReader::with_capacity(64 * 1024, deaf(&bearerd, REQUESTS).await);
+        bearerd.until(&requests_of(200), f64::from(REQUESTS)).await;
+        bearerd.stop(Stop::Drain);
+        let (mut bytes, mut ends) = (0, 0);
+        while ends < REQUESTS {
+            let mut head = [0; 9];
+            caller.read_exact(&mut head).await.expect("the end of each answer");
+            let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+            caller.read_exact(&mut payload).await.expect("the end of each answer");
+            if head[3] == PING && answers_ping {
+                caller.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
+            }
+            if head[3] == DATA {
+                bytes += payload.len();
+                ends += u32::from(head[4] & END_STREAM);
+                // As whoever reads does: a connection that was closed already would be reset by it.
+                caller.write_all(&frame(WINDOW_UPDATE, 0, 0, &u32::try_from(payload.len()).unwrap().to_be_bytes())).await.unwrap();
+                // A line of some three MiB a second.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
+        assert_eq!(bytes, REQUESTS as usize * ANSWER);
+        drop(caller);
+        bearerd.ended().await;
     }
-    assert_eq!(bytes, REQUESTS as usize * ANSWER);
-    bearerd.ended().await;
 }
 
 #[tokio::test]
