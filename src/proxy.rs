@@ -15,6 +15,7 @@ pub mod inject;
 pub mod limits;
 mod max_forwards;
 mod outliving;
+mod pulse;
 mod request;
 mod request_id;
 mod route;
@@ -50,7 +51,7 @@ use connection::{Connection, Mode};
 use context::Context;
 use inject::{Facts, Managed};
 use outliving::Watch;
-use unread::Gone;
+use unread::wait_for_turn;
 use upstream::{Choice, Picked, Upstream};
 
 pub use route::{Access, Action, ResponseHeaders, Route};
@@ -191,6 +192,7 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
+        ctx.method = session.req_header().method.clone();
         if let Some(unread) = &ctx.unread {
             // Here, so that a token is looked for when it is needed.
             wait_for_turn(session, unread.take_place()).await?;
@@ -257,6 +259,10 @@ impl ProxyHttp for Proxy {
             trace.ask_upstream(name, peer.address().to_string());
         }
         ctx.tries += 1;
+        if let Some(unread) = &ctx.unread {
+            let bounds = [peer.options.total_connection_timeout, peer.options.read_timeout, peer.options.write_timeout];
+            unread.expect_turns(bounds.iter().flatten().sum());
+        }
         if inject::nominates(session.req_header()) {
             if session.req_header().headers.contains_key(UPGRADE) {
                 upstream::upgrade::prepare(&mut peer);
@@ -357,6 +363,7 @@ impl ProxyHttp for Proxy {
         hop_by_hop::strip(response);
         // Interim answers (RFC 9110 section 15.2) are not what is meant.
         if !response.status.is_informational() {
+            ctx.status = Some(response.status.as_u16());
             self.edit(session, response, ctx)?;
         }
         answer::keep_after_continue(session);
@@ -447,16 +454,6 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Self::CTX) {
         ended::tell(session, ctx, &self.recent);
-    }
-}
-
-/// Waits for the turn of a request, for as long as its caller does: one who gives it up resets its stream.
-async fn wait_for_turn(session: &mut Session, turn: impl Future<Output = Result<(), Gone>>) -> pingora::Result<()> {
-    tokio::select! {
-        biased;
-        turn = turn => turn.map_err(Into::into),
-        // Of HTTP/2, the only ones with turns, this is the reset alone.
-        gone = session.downstream_session.read_body_or_idle(true) => gone.map(drop).map_err(|error| error.into_down()),
     }
 }
 

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method};
 
 use super::Serving;
 use super::admission::{Bearer, Trail};
+use super::ended;
 use super::outliving::Watch;
 use super::unread::Unread;
 use super::upstream::Health;
@@ -21,7 +22,9 @@ pub struct Context {
     /// The configuration that it began with.
     pub(super) serving: Arc<Serving>,
     pub(super) started: Instant,
-    /// Set in `request_filter`, the first phase; a request that fails before has none.
+    /// Set in `request_filter`, the first phase.
+    pub(super) method: Method,
+    /// Set in `request_filter` too; a request that fails before has none.
     pub(super) request_id: Option<HeaderValue>,
     /// The route's place in [`Serving::routes`].
     pub(super) route: Option<usize>,
@@ -40,6 +43,10 @@ pub struct Context {
     pub(super) tried: Vec<SocketAddr>,
     /// How often an upstream was picked.
     pub(super) tries: usize,
+    /// What an upstream's answer that went on to the caller said.
+    pub(super) status: Option<u16>,
+    /// Metrics and log have been told of it.
+    pub(super) told: bool,
     /// The upstream has begun to answer.
     pub(super) answered: bool,
     /// Sent again after a 401.
@@ -81,6 +88,7 @@ impl Context {
             _in_flight: Counted::in_gauge(&metrics.requests_in_flight),
             serving,
             started: Instant::now(),
+            method: Method::default(),
             request_id: None,
             route: None,
             asked_for: None,
@@ -91,6 +99,8 @@ impl Context {
             health: None,
             tried: Vec::new(),
             tries: 0,
+            status: None,
+            told: false,
             answered: false,
             replayed: false,
             watch: None,
@@ -99,6 +109,15 @@ impl Context {
             trace: None,
             reason: None,
             cause: None,
+        }
+    }
+}
+
+/// A request that is cut off reaches no last phase.
+impl Drop for Context {
+    fn drop(&mut self) {
+        if !self.told {
+            ended::tell_cut_off(self);
         }
     }
 }

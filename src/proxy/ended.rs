@@ -17,12 +17,9 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Tells all of it, once. `recent` is for operators.
 pub(super) fn tell(session: &Session, ctx: &mut Context, recent: &Recent) {
-    let elapsed = ctx.started.elapsed();
     // A caller who left before the answer: the number that nginx made common for it.
     let status = session.response_written().map_or(CLIENT_CLOSED_REQUEST, |response| response.status.as_u16());
-    let series = ctx.series();
-    series.duration.observe(elapsed.as_secs_f64());
-    series.answered(&session.req_header().method, status);
+    let elapsed = count(ctx, status);
     if let Some(reason) = ctx.reason {
         recent.keep(|at| refused(session, ctx, status, reason, at));
     }
@@ -32,6 +29,20 @@ pub(super) fn tell(session: &Session, ctx: &mut Context, recent: &Recent) {
     if let Some(trace) = ctx.trace.take() {
         end_trace(*trace, session, ctx, status);
     }
+}
+
+/// Tells metrics alone, of a request that was cut off.
+pub(super) fn tell_cut_off(ctx: &mut Context) {
+    count(ctx, ctx.status.unwrap_or(CLIENT_CLOSED_REQUEST));
+}
+
+fn count(ctx: &mut Context, status: u16) -> Duration {
+    ctx.told = true;
+    let elapsed = ctx.started.elapsed();
+    let series = ctx.series();
+    series.duration.observe(elapsed.as_secs_f64());
+    series.answered(&ctx.method, status);
+    elapsed
 }
 
 /// What the caller wants: method, and path without the query, where credentials travel.

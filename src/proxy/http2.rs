@@ -20,7 +20,8 @@ use super::Proxy;
 use super::arrival::{Arrival, LOOK};
 use super::connection::{Connection, stopped};
 use super::limits::Limits;
-use super::unread::Places;
+use super::pulse::Pulse;
+use super::unread::{Places, Unread};
 
 /// Bytes that a caller may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -41,6 +42,16 @@ fn options(limits: &Limits) -> H2Options {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     options
+}
+
+/// Cuts off the requests that will never have a turn again.
+fn end_stopped(tasks: &mut [Pulse], now: Instant) {
+    for pulse in tasks {
+        if pulse.has_stopped(now) {
+            tracing::debug!("cut off: a request whose body did not end after its answer had");
+            pulse.task.abort();
+        }
+    }
 }
 
 /// What the connections of a listener are served with.
@@ -64,7 +75,7 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
     let shaken = time::timeout(limits.header_timeout, server::handshake(stream, Some(options(limits)))).await;
     let Ok(Ok(mut h2)) = shaken else { return };
     connection.share();
-    let (mut requests, mut tasks) = (JoinSet::new(), Vec::<AbortHandle>::new());
+    let (mut requests, mut tasks) = (JoinSet::new(), Vec::<Pulse>::new());
     let most_requests = REQUESTS_PER_STREAM * usize::try_from(limits.streams).unwrap_or(usize::MAX);
     let places = Arc::new(Places::new(limits.unread_bytes, limits.idle_timeout + BEYOND, Arc::clone(&connection.taken)));
     let (mut is_ending, mut malformed) = (false, 0);
@@ -81,12 +92,12 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
             () = &mut drained, if !is_ending && has_served => is_ending = true,
             ids = &mut doomed => {
                 doomed.set(connection.doomed());
-                tasks.iter().filter(|task| ids.contains(&task.id())).for_each(AbortHandle::abort);
+                tasks.iter().map(|pulse| &pulse.task).filter(|task| ids.contains(&task.id())).for_each(AbortHandle::abort);
                 is_ending = true;
             }
             Some(ended) = requests.join_next_with_id(), if !requests.is_empty() => {
                 let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                if let Some(place) = tasks.iter().position(|task| task.id() == id) {
+                if let Some(place) = tasks.iter().position(|pulse| pulse.task.id() == id) {
                     tasks.swap_remove(place);
                 }
                 if requests.is_empty() {
@@ -98,8 +109,10 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                     connection.serve_request();
                     let mut session = ServerSession::new_http2(session);
                     session.set_write_timeout(Some(limits.idle_timeout));
-                    let (app, draining, places) = (Arc::clone(app), draining.clone(), Arc::clone(&places));
-                    tasks.push(requests.spawn(async move { places.serve(app.process_new_http(session, &draining)).await }));
+                    let (app, draining, request) = (Arc::clone(app), draining.clone(), Unread::of(&places));
+                    let serving = Arc::clone(&request);
+                    let task = requests.spawn(async move { serving.serve(app.process_new_http(session, &draining)).await });
+                    tasks.push(Pulse::of(task, request));
                 }
                 // The session of one too many goes, and with it its stream.
                 Ok(Some(H2Accept::Session(_) | H2Accept::Rejected)) => {
@@ -115,12 +128,17 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                 tracing::debug!(peer = %connection.caller.address, "connection closed: its caller takes nothing of what it was answered");
                 break;
             }
-            () = &mut quiet, if requests.is_empty() => {
-                if is_ending && !arrival.as_mut().is_some_and(Arrival::goes_on) {
+            () = &mut quiet => {
+                let now = Instant::now();
+                if !requests.is_empty() {
+                    end_stopped(&mut tasks, now);
+                    quiet.as_mut().reset(now + limits.idle_timeout);
+                } else if is_ending && !arrival.as_mut().is_some_and(Arrival::goes_on) {
                     break;
+                } else {
+                    is_ending = true;
+                    quiet.as_mut().reset(now + LOOK);
                 }
-                is_ending = true;
-                quiet.as_mut().reset(Instant::now() + LOOK);
             }
         }
         if is_ending && !was_ending {

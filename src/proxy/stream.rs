@@ -125,6 +125,7 @@ impl<T: Transport> CallerStream<T> {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Counts what the caller of a shared connection takes.
     fn count(&self, written: &Poll<io::Result<usize>>) {
         if self.framing == Framing::Http2
             && let Poll::Ready(Ok(bytes)) = written

@@ -11,13 +11,14 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time;
@@ -27,6 +28,8 @@ const AHEAD: usize = 600 * 1024;
 /// The last piece of an answer is not counted up to this many bytes: nothing is read after it.
 const SMALL: usize = 16 * 1024;
 
+/// The limit of a request that may wait for longer than is known.
+const UNBOUNDED: u64 = u64::MAX;
 /// Bytes that a connection takes in some time, or nothing goes on: acknowledgements, which its caller may ask for without end, are less.
 const PROGRESS: usize = 16 * 1024;
 
@@ -41,6 +44,16 @@ pub(super) struct Gone;
 impl From<Gone> for Box<Error> {
     fn from(Gone: Gone) -> Self {
         Error::explain(ErrorType::ConnectionClosed, "the connection ended while the request waited for its turn").into_down()
+    }
+}
+
+/// Waits for the turn of a request, for as long as its caller does: one who gives it up resets its stream.
+pub(super) async fn wait_for_turn(session: &mut Session, turn: impl Future<Output = Result<(), Gone>>) -> pingora::Result<()> {
+    tokio::select! {
+        biased;
+        turn = turn => turn.map_err(Into::into),
+        // Of HTTP/2, the only ones with turns, this is the reset alone.
+        gone = session.downstream_session.read_body_or_idle(true) => gone.map(drop).map_err(|error| error.into_down()),
     }
 }
 
@@ -74,37 +87,6 @@ impl Places {
         self.free.close();
     }
 
-    /// Serves a request in its turns, until its answer has been written.
-    pub(super) async fn serve<T>(self: Arc<Self>, request: impl Future<Output = T>) {
-        let unread = Arc::new(Unread::new(self));
-        let waker = Waker::from(Arc::clone(&unread));
-        let over = Over(&unread);
-        let mut request = pin!(UNREAD.scope(Arc::clone(&unread), request));
-        loop {
-            poll_fn(|context| unread.poll_due(context)).await;
-            if unread.is_reading() {
-                // Where there is none to be had any more, the request finds that out by what it writes.
-                let _ = unread.take_place().await;
-            }
-            let turn = poll_fn(|context| {
-                unread.task.register(context.waker());
-                if unread.is_due.swap(false, Ordering::SeqCst)
-                    && let Poll::Ready(done) = request.as_mut().poll(&mut Context::from_waker(&waker))
-                {
-                    return Poll::Ready(Some(done));
-                }
-                // Woken again in the meantime: what was read by now may not have come to the filter, so the place is kept for the next turn.
-                if unread.is_due.load(Ordering::SeqCst) || unread.holds_any() { Poll::Pending } else { Poll::Ready(None) }
-            });
-            if turn.await.is_some() {
-                drop(over);
-                unread.written().await;
-                return;
-            }
-            unread.give_up_place();
-        }
-    }
-
     /// Waits for what comes when pieces go, and tells where the connection takes next to nothing.
     async fn watch<T>(&self, waited: impl Future<Output = T>) -> T {
         let mut waited = pin!(waited);
@@ -127,6 +109,7 @@ impl Drop for Over<'_> {
     fn drop(&mut self) {
         let Self(unread) = self;
         unread.is_reading.store(false, Ordering::SeqCst);
+        unread.limit.store(UNBOUNDED, Ordering::Relaxed);
         if !unread.holds_any() {
             unread.give_up_place();
         }
@@ -141,6 +124,10 @@ pub(super) struct Unread {
     is_due: AtomicBool,
     /// The task that serves it.
     task: AtomicWaker,
+    /// Turns that it has had.
+    turns: AtomicUsize,
+    /// Milliseconds without a turn after which it will have none again.
+    limit: AtomicU64,
     /// Its upstream may be read.
     is_reading: AtomicBool,
     /// Its pieces that are not gone.
@@ -149,15 +136,65 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    fn new(places: Arc<Places>) -> Self {
-        Self {
-            places,
+    /// A request that begins.
+    pub(super) fn of(places: &Arc<Places>) -> Arc<Self> {
+        Arc::new(Self {
+            places: Arc::clone(places),
             is_due: AtomicBool::new(true),
+            turns: AtomicUsize::new(0),
+            limit: AtomicU64::new(UNBOUNDED),
             task: AtomicWaker::new(),
             is_reading: AtomicBool::new(false),
             pieces: AtomicUsize::new(0),
             place: Mutex::default(),
+        })
+    }
+
+    /// Serves a request in its turns, until its answer has been written.
+    pub(super) async fn serve<T>(self: Arc<Self>, request: impl Future<Output = T>) {
+        let waker = Waker::from(Arc::clone(&self));
+        let over = Over(&self);
+        let mut request = pin!(UNREAD.scope(Arc::clone(&self), request));
+        loop {
+            poll_fn(|context| self.poll_due(context)).await;
+            if self.is_reading() {
+                // Where there is none to be had any more, the request finds that out by what it writes.
+                let _ = self.take_place().await;
+            }
+            let turn = poll_fn(|context| {
+                self.task.register(context.waker());
+                if self.is_due.swap(false, Ordering::SeqCst) {
+                    self.turns.fetch_add(1, Ordering::Relaxed);
+                    if let Poll::Ready(done) = request.as_mut().poll(&mut Context::from_waker(&waker)) {
+                        return Poll::Ready(Some(done));
+                    }
+                }
+                // Woken again in the meantime: what was read by now may not have come to the filter, so the place is kept for the next turn.
+                if self.is_due.load(Ordering::SeqCst) || self.holds_any() { Poll::Pending } else { Poll::Ready(None) }
+            });
+            if turn.await.is_some() {
+                drop(over);
+                self.written().await;
+                return;
+            }
+            self.give_up_place();
         }
+    }
+
+    /// From now on it waits for its upstream, which each time takes no longer than `upstream`, and for its caller.
+    pub(super) fn expect_turns(&self, upstream: Duration) {
+        let limit = upstream.saturating_add(self.places.patience);
+        self.limit.store(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Turns that it has had.
+    pub(super) fn turns(&self) -> usize {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Time without a turn after which it will have none again; none where it waits for its place, or for what nobody knows.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit != UNBOUNDED).map(Duration::from_millis)
     }
 
     /// Of the request that is served by this very task; none where it shares no connection.
@@ -183,7 +220,10 @@ impl Unread {
                         "requests wait: the caller of their HTTP/2 connection does not take its answers as fast as they come (`limits.unread_bytes`)"
                     );
                 }
-                self.places.watch(Arc::clone(free).acquire_owned()).await.map_err(|_| Gone)?
+                let limit = self.limit.swap(UNBOUNDED, Ordering::Relaxed);
+                let place = self.places.watch(Arc::clone(free).acquire_owned()).await.map_err(|_| Gone)?;
+                self.limit.store(limit, Ordering::Relaxed);
+                place
             }
         };
         *self.place() = Some(place);
@@ -303,7 +343,7 @@ mod tests {
 
     /// Serves a request in a task of its own.
     fn spawn<T: Send + 'static>(places: &Arc<Places>, request: impl Future<Output = T> + Send + 'static) -> JoinHandle<()> {
-        tokio::spawn(Arc::clone(places).serve(request))
+        tokio::spawn(Unread::of(places).serve(request))
     }
 
     #[tokio::test(start_paused = true)]

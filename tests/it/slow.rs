@@ -1,5 +1,6 @@
 //! Many callers who are slow, idle or too many: the others are served.
 
+use std::future::poll_fn;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::bearerd::until;
+use crate::support::bearerd::{Bearerd, until};
 use crate::support::client::Client;
 use crate::support::events::PATIENCE;
 use crate::support::frames::{END_HEADERS, END_STREAM, beginning, pseudo_headers};
-use crate::support::http2::Connection;
+use crate::support::http2::{Connection, request, whole};
 use crate::support::process::{Process, allow_descriptors_up_to};
 use crate::support::stage::{Stage, configuration, surroundings};
 use crate::support::tls::Authority;
@@ -289,6 +290,50 @@ async fn a_reader_of_single_bytes_gets_its_answer_where_it_keeps_up_and_is_cut_o
         assert_eq!(stage.client().await.exchange(&ends).await.status, 200);
     }
     assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
+}
+
+/// Over HTTP/2 a request may go on when its answer has come; who leaves it open and says no more holds its upstream's connection no longer than that may be
+/// silent.
+#[tokio::test]
+async fn a_request_that_does_not_end_after_its_answer_is_cut_off() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = Bearerd::start(&format!(
+        "listeners: [{{ address: 127.0.0.1:0, h2c: true, limits: {{ idle_timeout: 1s }} }}]\ntoken_services: {{ default: {{ kind: iap, url: \"{}\" }} }}\n\
+         upstreams: {{ app: {{ servers: [\"{}\"], timeouts: {{ read: 1s, write: 1s }} }} }}\nroutes: [{{ upstream: app }}]\n",
+        service.url(),
+        upstream.address()
+    ));
+    let answers = [
+        "200 OK\r\nContent-Length: 1\r\n\r\na",
+        "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        "200 OK\r\nContent-Length: 0\r\n\r\n",
+        "204 No Content\r\n\r\n",
+    ];
+    let mut caller = Connection::connect(bearerd.address()).await;
+    let mut open = Vec::new();
+    for answer in answers {
+        upstream.reply_next(Reply::Ahead(format!("HTTP/1.1 {answer}").into_bytes()));
+        let (answer, body) = caller.begin(request("GET", "/", &[("x-api-key", "k")]), false).await.unwrap();
+        whole(answer).await.unwrap();
+        open.push(body);
+    }
+    assert_eq!(bearerd.value("bearerd_requests_in_flight").await, 4.0);
+    upstream.reply_always(Reply::status(202));
+    // Others on the connection make no difference.
+    let ended = async {
+        while bearerd.value("bearerd_requests_in_flight").await > 0.0 {
+            assert_eq!(caller.get("/", &[("x-api-key", "k")]).await.head.status, 202);
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("the end of those that say no more");
+    for mut body in open {
+        // Nothing is wrong with its answer (RFC 9113 section 8.1).
+        assert_eq!(poll_fn(|context| body.poll_reset(context)).await.unwrap(), h2::Reason::NO_ERROR);
+    }
+    // Each counts once.
+    for (status, count) in [(200, 3.0), (204, 1.0), (202, upstream.requests().len() as f64)] {
+        assert_eq!(bearerd.value(&format!("bearerd_requests_total{{code=\"{status}\",method=\"GET\",route=\"route-1\"}}")).await, count);
+    }
 }
 
 /// The same on HTTP/2, where callers say themselves how much they take.

@@ -29,6 +29,8 @@ pub enum Reply {
     Close,
     /// Answers with this status before the body of the request is read, then closes without reading it.
     Early(u16),
+    /// These bytes before the body of the request is read; what comes of that is thrown away.
+    Ahead(Vec<u8>),
     /// This text, then whatever comes is sent back.
     Echo(String),
     /// These bytes, whatever they are; then closes.
@@ -245,6 +247,11 @@ async fn exchange(number: usize, stream: &mut BufReader<TcpStream>, head: Head, 
         stream.write_all(format!("HTTP/1.1 {status} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).await?;
         return Ok(After::Closed);
     }
+    if let Reply::Ahead(answer) = reply {
+        stream.write_all(&answer).await?;
+        tokio::io::copy(stream, &mut tokio::io::sink()).await?;
+        return Ok(After::Closed);
+    }
     let continues = *state.continues.lock().unwrap();
     if continues && head.header("expect").is_some() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -317,7 +324,7 @@ async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply, bodiless: bool)
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await?;
             return Ok(After::Reset);
         }
-        Reply::Early(_) | Reply::Mirror(_) | Reply::Reset => return Ok(After::Reset),
+        Reply::Early(_) | Reply::Ahead(_) | Reply::Mirror(_) | Reply::Reset => return Ok(After::Reset),
         Reply::Hang => {
             // Ends when the other side does.
             tokio::io::copy_buf(stream, &mut tokio::io::sink()).await?;
