@@ -193,6 +193,7 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
         ctx.method = session.req_header().method.clone();
+        ctx.request_id = Some(request_id::of(session.req_header()));
         if let Some(unread) = &ctx.unread {
             // Here, so that a token is looked for when it is needed.
             wait_for_turn(session, unread.take_place()).await?;
@@ -201,7 +202,6 @@ impl ProxyHttp for Proxy {
             return Error::e_explain(ErrorType::InternalError, "a request without its connection");
         };
         connection.serve_request();
-        ctx.request_id = Some(request_id::of(session.req_header()));
         ctx.trace = self.traces.as_ref().map(|traces| Box::new(traces.begin(&session.req_header().headers)));
         if let Mode::Decision(deciding) = connection.mode {
             let connection = Arc::clone(connection);
@@ -344,7 +344,12 @@ impl ProxyHttp for Proxy {
         if !upstream::may_replay(session, ctx.tries) || ctx.replayed {
             return Ok(());
         }
-        let Some(granted) = replacement.arrival().await else { return Ok(()) };
+        let arrival = replacement.arrival();
+        let arrived = match &ctx.unread {
+            Some(unread) => unread.without_turns(arrival).await,
+            None => arrival.await,
+        };
+        let Some(granted) = arrived else { return Ok(()) };
         let bearer = Bearer::Minted(granted);
         if let Some(route) = ctx.route()
             && admission::authorize(route, &bearer).is_err()
@@ -363,8 +368,10 @@ impl ProxyHttp for Proxy {
         hop_by_hop::strip(response);
         // Interim answers (RFC 9110 section 15.2) are not what is meant.
         if !response.status.is_informational() {
-            ctx.status = Some(response.status.as_u16());
             self.edit(session, response, ctx)?;
+        }
+        if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
+            ctx.status = Some(response.status.as_u16());
         }
         answer::keep_after_continue(session);
         answer::announce_end(session);

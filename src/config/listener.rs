@@ -172,8 +172,8 @@ pub struct Limits {
     #[schemars(with = "units::Duration")]
     pub header_timeout: Duration,
     /// Time, in whole seconds, that a kept-alive connection may stay idle, that a caller may need for the next piece of an answer (64 KiB at most), and
-    /// over HTTP/1.1 that it may send nothing of a body. An HTTP/2 connection whose caller takes nothing at all ends after it. Over HTTP/2,
-    /// where both sides of a stream may be quiet, `upstreams.*.timeouts.read` bounds the wait for an answer to such a body.
+    /// over HTTP/1.1 that it may send nothing of a body. A connection whose caller takes nothing at all ends after twice that at most.
+    /// Over HTTP/2, where both sides of a stream may be quiet, `upstreams.*.timeouts.read` bounds the wait for an answer to such a body.
     #[serde(with = "units::Duration")]
     #[schemars(with = "units::Duration")]
     pub idle_timeout: Duration,

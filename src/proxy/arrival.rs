@@ -1,5 +1,6 @@
-//! Whether what was written to a caller is still on its way to it: closed before it has come, a connection is reset by whatever its caller sends, and the
-//! rest is lost.
+//! What a caller has taken, by what the system knows: that a socket can be written to again says little, since a third of its buffer, which may have
+//! megabytes, has to be free for it. And whether what was written is still on its way: closed before it has come, a connection is reset by whatever its
+//! caller sends, and the rest is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use pingora::protocols::SocketDigest;
 /// The time between two looks.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// Looks in a row at which nothing more has come, before the caller is given up.
-const LOOKS: u8 = 5;
+const IN_VAIN: u16 = 5;
+/// Looks in all, however little comes at each.
+const LOOKS: u16 = 600;
 
 /// What the system has not handed over.
 pub(super) struct Arrival {
@@ -17,12 +20,18 @@ pub(super) struct Arrival {
     /// Bytes that had come at the last look.
     come: u64,
     /// Looks since then at which no more had.
-    in_vain: u8,
+    in_vain: u16,
+    looks: u16,
+}
+
+/// Bytes that the other side has acknowledged; 0 where the system does not know.
+pub(super) fn acknowledged(socket: &SocketDigest) -> u64 {
+    socket.tcp_info().map_or(0, |system| system.tcpi_bytes_acked)
 }
 
 impl Arrival {
     pub(super) fn over(socket: Arc<SocketDigest>) -> Self {
-        Self { socket, come: 0, in_vain: 0 }
+        Self { socket, come: 0, in_vain: 0, looks: 0 }
     }
 
     /// Looks again, and tells whether it is to be waited for: there is something on its way, and of late some has come.
@@ -32,9 +41,10 @@ impl Arrival {
     }
 
     fn saw(&mut self, on_its_way: u64, come: u64) -> bool {
-        self.in_vain = if come > self.come { 0 } else { self.in_vain.saturating_add(1) };
+        self.in_vain = if come > self.come { 0 } else { self.in_vain + 1 };
         self.come = come;
-        on_its_way > 0 && self.in_vain < LOOKS
+        self.looks += 1;
+        on_its_way > 0 && self.in_vain < IN_VAIN && self.looks < LOOKS
     }
 }
 
@@ -66,6 +76,12 @@ mod tests {
             assert!(arrival.saw(900, 101));
         }
         assert!(!arrival.saw(900, 101));
+    }
+
+    #[test]
+    fn a_byte_at_a_time_is_not_waited_for_without_end() {
+        let mut arrival = arrival();
+        assert_eq!((1..1000).take_while(|come| arrival.saw(1000, *come)).count(), 599);
     }
 
     #[test]

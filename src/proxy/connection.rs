@@ -63,8 +63,6 @@ pub struct Connection {
     doomed: Mutex<Vec<task::Id>>,
     /// Told when there are some.
     ending: Notify,
-    /// Bytes that it has taken, where it is shared.
-    pub(super) taken: Arc<AtomicUsize>,
     /// Freed when the connection ends.
     _admission: Admission,
 }
@@ -117,7 +115,6 @@ impl Connection {
             is_shared: AtomicBool::new(false),
             doomed: Mutex::default(),
             ending: Notify::new(),
-            taken: Arc::default(),
             _admission: admission,
         }
     }

@@ -74,11 +74,13 @@ fn refused(session: &Session, ctx: &Context, status: u16, reason: Reason, at: i6
     }
 }
 
-/// What became of a request, in a word: that of `auth_decisions_total`; `observed` in shadow mode, where the decision may come after it.
+/// What became of a request, in a word: that of `auth_decisions_total`; `observed` in shadow mode, where the decision may come after it; none where its
+/// caller gave it up before.
 fn decision(ctx: &Context) -> &'static str {
     match (ctx.reason.filter(|reason| !reason.is_upstream()), ctx.route()) {
         (Some(reason), _) => reason.result(),
         (None, Some(route)) if !route.enforce => "observed",
+        (None, None) => "",
         _ if ctx.bearer.is_some() => "allowed",
         _ => "public",
     }

@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{self, Instant};
 
 use super::Proxy;
-use super::arrival::{Arrival, LOOK};
+use super::arrival::{Arrival, LOOK, acknowledged};
 use super::connection::{Connection, stopped};
 use super::limits::Limits;
 use super::pulse::Pulse;
@@ -71,13 +71,15 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
         ssl_digest: None,
         timing_digest: Vec::new(),
     });
-    let mut arrival = stream.get_socket_digest().map(Arrival::over);
+    let socket = stream.get_socket_digest();
+    let mut arrival = socket.clone().map(Arrival::over);
     let shaken = time::timeout(limits.header_timeout, server::handshake(stream, Some(options(limits)))).await;
     let Ok(Ok(mut h2)) = shaken else { return };
     connection.share();
     let (mut requests, mut tasks) = (JoinSet::new(), Vec::<Pulse>::new());
     let most_requests = REQUESTS_PER_STREAM * usize::try_from(limits.streams).unwrap_or(usize::MAX);
-    let places = Arc::new(Places::new(limits.unread_bytes, limits.idle_timeout + BEYOND, Arc::clone(&connection.taken)));
+    let taken = move || socket.as_deref().map_or(0, acknowledged);
+    let places = Arc::new(Places::new(limits.unread_bytes, limits.idle_timeout + BEYOND, taken));
     let (mut is_ending, mut malformed) = (false, 0);
     let mut drained = draining.clone();
     let mut drained = pin!(stopped(&mut drained));
@@ -104,6 +106,19 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
                     quiet.as_mut().reset(Instant::now() + if is_ending { LOOK } else { limits.idle_timeout });
                 }
             }
+            // Ahead of what comes: whoever sends without pause would put it off.
+            () = &mut quiet => {
+                let now = Instant::now();
+                if !requests.is_empty() {
+                    end_stopped(&mut tasks, now);
+                    quiet.as_mut().reset(now + limits.idle_timeout);
+                } else if is_ending && !arrival.as_mut().is_some_and(Arrival::goes_on) {
+                    break;
+                } else {
+                    is_ending = true;
+                    quiet.as_mut().reset(now + LOOK);
+                }
+            }
             accepted = HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)) => match accepted {
                 Ok(Some(H2Accept::Session(session))) if requests.len() < most_requests => {
                     connection.serve_request();
@@ -127,18 +142,6 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
             () = &mut untaken => {
                 tracing::debug!(peer = %connection.caller.address, "connection closed: its caller takes nothing of what it was answered");
                 break;
-            }
-            () = &mut quiet => {
-                let now = Instant::now();
-                if !requests.is_empty() {
-                    end_stopped(&mut tasks, now);
-                    quiet.as_mut().reset(now + limits.idle_timeout);
-                } else if is_ending && !arrival.as_mut().is_some_and(Arrival::goes_on) {
-                    break;
-                } else {
-                    is_ending = true;
-                    quiet.as_mut().reset(now + LOOK);
-                }
             }
         }
         if is_ending && !was_ending {

@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::arrival::{Arrival, LOOK};
+use super::arrival::{Arrival, LOOK, acknowledged};
 use super::connection::Connection;
 use super::limits::Limits;
 use super::request_id;
@@ -44,14 +43,22 @@ pub(super) struct CallerStream<T> {
     write_timeout: Duration,
     /// Runs while a header section has begun and is not complete.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Runs while the caller takes nothing of what is written.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// The write at hand, where it waits for the caller.
+    stall: Option<Stall>,
     /// Bytes of the header section so far; what follows it in the last read is counted too.
     section: usize,
     /// Runs while what still comes is thrown away.
     linger: Option<Pin<Box<Sleep>>>,
     /// What the caller has not got yet of an HTTP/2 connection that has ended.
     arrival: Option<Arrival>,
+}
+
+/// A write that waits.
+struct Stall {
+    /// The next look at whether the caller takes anything.
+    over: Pin<Box<Sleep>>,
+    /// Bytes that it had taken at the last one.
+    taken: Option<u64>,
 }
 
 /// Whose messages go over it.
@@ -89,7 +96,7 @@ impl<T: Transport> CallerStream<T> {
             header_timeout: limits.header_timeout,
             write_timeout: limits.idle_timeout,
             deadline: None,
-            stalled: None,
+            stall: None,
             section: 0,
             linger: None,
             arrival: None,
@@ -117,21 +124,20 @@ impl<T: Transport> CallerStream<T> {
     /// Passes on what became of a write, or ends a caller who takes nothing for too long: pingora bounds the writes of bodies alone.
     fn bounded<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if written.is_ready() {
-            self.stalled = None;
+            self.stall = None;
             return written;
         }
         let timeout = self.write_timeout;
-        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    /// Counts what the caller of a shared connection takes.
-    fn count(&self, written: &Poll<io::Result<usize>>) {
-        if self.framing == Framing::Http2
-            && let Poll::Ready(Ok(bytes)) = written
-        {
-            self.connection.taken.fetch_add(*bytes, Ordering::Relaxed);
+        let stall = self.stall.get_or_insert_with(|| Stall { over: Box::pin(sleep(timeout)), taken: None });
+        while stall.over.as_mut().poll(cx).is_ready() {
+            // Asked for late, since most writes wait for a moment only: so it takes twice the time to be sure.
+            let taken = acknowledged(&self.socket);
+            if stall.taken.replace(taken).is_some_and(|before| before == taken) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            stall.over.as_mut().reset(Instant::now() + timeout);
         }
+        Poll::Pending
     }
 
     /// Answers a caller who speaks HTTP/1 where only HTTP/2 is spoken.
@@ -254,7 +260,6 @@ impl<T: Transport> AsyncRead for CallerStream<T> {
 impl<T: Transport> AsyncWrite for CallerStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.count(&written);
         let written = ready!(self.bounded(cx, written))?;
         if self.framing == Framing::Http1 && !self.connection.writes_header() {
             // Some of a body: pingora itself flushes one of known length only at its end, and a slow one should arrive as it comes. What the kernel
@@ -282,7 +287,6 @@ impl<T: Transport> AsyncWrite for CallerStream<T> {
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.count(&written);
         self.bounded(cx, written)
     }
 

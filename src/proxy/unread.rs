@@ -30,8 +30,8 @@ const SMALL: usize = 16 * 1024;
 
 /// The limit of a request that may wait for longer than is known.
 const UNBOUNDED: u64 = u64::MAX;
-/// Bytes that a connection takes in some time, or nothing goes on: acknowledgements, which its caller may ask for without end, are less.
-const PROGRESS: usize = 16 * 1024;
+/// Bytes that a caller takes in some time, or nothing goes on: answers to its PINGs, which it may send without end, are less.
+const PROGRESS: u64 = 16 * 1024;
 
 tokio::task_local! {
     static UNREAD: Arc<Unread>;
@@ -61,8 +61,8 @@ pub(super) async fn wait_for_turn(session: &mut Session, turn: impl Future<Outpu
 pub(super) struct Places {
     free: Arc<Semaphore>,
     was_full: AtomicBool,
-    /// Bytes that the connection has taken.
-    taken: Arc<AtomicUsize>,
+    /// Bytes that the caller has taken.
+    taken: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Time within which it has to take [`PROGRESS`] while somebody waits.
     patience: Duration,
     /// Told when it did not.
@@ -70,11 +70,11 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// As many as hold no more than `bytes`, and one at least. `taken` counts what the connection takes, which may be nothing for `patience`: longer than a
+    /// As many as hold no more than `bytes`, and one at least. `taken` tells what the caller has taken, which may be nothing for `patience`: longer than a
     /// write of a request may take, which ends the request alone.
-    pub(super) fn new(bytes: usize, patience: Duration, taken: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(bytes: usize, patience: Duration, taken: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         let free = Arc::new(Semaphore::new((bytes / AHEAD).max(1)));
-        Self { free, was_full: AtomicBool::new(false), taken, patience, untaken: Notify::new() }
+        Self { free, was_full: AtomicBool::new(false), taken: Box::new(taken), patience, untaken: Notify::new() }
     }
 
     /// Waits until the caller has taken nothing for too long.
@@ -87,15 +87,15 @@ impl Places {
         self.free.close();
     }
 
-    /// Waits for what comes when pieces go, and tells where the connection takes next to nothing.
+    /// Waits for what comes when pieces go, and tells where the caller takes next to nothing.
     async fn watch<T>(&self, waited: impl Future<Output = T>) -> T {
         let mut waited = pin!(waited);
         loop {
-            let before = self.taken.load(Ordering::Relaxed);
+            let before = (self.taken)();
             if let Ok(come) = time::timeout(self.patience, &mut waited).await {
                 return come;
             }
-            if self.taken.load(Ordering::Relaxed).wrapping_sub(before) < PROGRESS {
+            if (self.taken)().saturating_sub(before) < PROGRESS {
                 self.untaken.notify_one();
             }
         }
@@ -187,6 +187,14 @@ impl Unread {
         self.limit.store(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Waits for what is not its upstream.
+    pub(super) async fn without_turns<T>(&self, waited: impl Future<Output = T>) -> T {
+        let limit = self.limit.swap(UNBOUNDED, Ordering::Relaxed);
+        let come = waited.await;
+        self.limit.store(limit, Ordering::Relaxed);
+        come
+    }
+
     /// Turns that it has had.
     pub(super) fn turns(&self) -> usize {
         self.turns.load(Ordering::Relaxed)
@@ -220,10 +228,7 @@ impl Unread {
                         "requests wait: the caller of their HTTP/2 connection does not take its answers as fast as they come (`limits.unread_bytes`)"
                     );
                 }
-                let limit = self.limit.swap(UNBOUNDED, Ordering::Relaxed);
-                let place = self.places.watch(Arc::clone(free).acquire_owned()).await.map_err(|_| Gone)?;
-                self.limit.store(limit, Ordering::Relaxed);
-                place
+                self.without_turns(self.places.watch(Arc::clone(free).acquire_owned())).await.map_err(|_| Gone)?
             }
         };
         *self.place() = Some(place);
@@ -331,7 +336,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn places(count: usize) -> Arc<Places> {
-        Arc::new(Places::new(count * AHEAD, PATIENCE, Arc::default()))
+        Arc::new(Places::new(count * AHEAD, PATIENCE, || 0))
     }
 
     /// What a request of these places reads.
@@ -390,15 +395,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_connection_takes_of_other_answers_is_progress_and_acknowledgements_are_not() {
-        let places = places(1);
+    async fn what_the_caller_takes_of_other_answers_is_progress_and_answers_to_pings_are_not() {
+        let taken = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&taken);
+        let places = Arc::new(Places::new(AHEAD, PATIENCE, move || told.load(Ordering::Relaxed)));
         let (sender, kept) = mpsc::channel();
         let served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
         for _ in 0..3 {
             assert!(time::timeout(PATIENCE / 2, places.untaken()).await.is_err());
-            places.taken.fetch_add(PROGRESS, Ordering::Relaxed);
+            taken.fetch_add(PROGRESS, Ordering::Relaxed);
         }
-        places.taken.fetch_add(PROGRESS - 1, Ordering::Relaxed);
+        taken.fetch_add(PROGRESS - 1, Ordering::Relaxed);
         assert!(time::timeout(PATIENCE, places.untaken()).await.is_err());
         time::timeout(PATIENCE, places.untaken()).await.unwrap();
         drop(kept);

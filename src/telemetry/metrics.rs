@@ -89,7 +89,7 @@ impl Metrics {
         let metrics = Self {
             requests: all.counters(
                 "requests_total",
-                "Requests answered, by route, method and exact status.",
+                "Requests answered, those that were cut off too, by route, method and exact status.",
                 &["route", "method", "code"],
             )?,
             request_duration: all.histograms(

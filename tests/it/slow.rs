@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::support::bearerd::{Bearerd, until};
 use crate::support::client::Client;
 use crate::support::events::PATIENCE;
-use crate::support::frames::{END_HEADERS, END_STREAM, beginning, pseudo_headers};
+use crate::support::frames::{END_HEADERS, END_STREAM, PREFACE, PRIORITY, SETTINGS, beginning, frame, pseudo_headers};
 use crate::support::http2::{Connection, request, whole};
 use crate::support::process::{Process, allow_descriptors_up_to};
 use crate::support::stage::{Stage, configuration, surroundings};
@@ -334,6 +334,16 @@ async fn a_request_that_does_not_end_after_its_answer_is_cut_off() {
     for (status, count) in [(200, 3.0), (204, 1.0), (202, upstream.requests().len() as f64)] {
         assert_eq!(bearerd.value(&format!("bearerd_requests_total{{code=\"{status}\",method=\"GET\",route=\"route-1\"}}")).await, count);
     }
+}
+
+#[tokio::test]
+async fn frames_without_pause_and_without_a_request_keep_no_connection() {
+    let stage = Stage::configured(&in_h2c("idle_timeout: 1s"), ROUTES).await;
+    let mut busy = TcpStream::connect(stage.bearerd.address()).await.unwrap();
+    busy.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    let frames = frame(PRIORITY, 0, 1, &[0; 5]).repeat(1000);
+    let flood = async { while busy.write_all(&frames).await.is_ok() {} };
+    timeout(PATIENCE, flood).await.expect("the end of the connection");
 }
 
 /// The same on HTTP/2, where callers say themselves how much they take.

@@ -163,6 +163,7 @@ async fn a_stream_is_cut_off_when_its_token_expires_and_only_where_the_route_say
     assert_eq!(client.rest().await, b"");
     stage.bearerd.until(r#"bearerd_streams_ended_total{reason="expired"}"#, 1.0).await;
     stage.bearerd.until("bearerd_requests_in_flight", 0.0).await;
+    assert_eq!(stage.bearerd.value(r#"bearerd_requests_total{code="200",method="GET",route="route-1"}"#).await, 1.0);
     stage.service.set_lifetime(Duration::from_secs(6000));
     assert_eq!(get(stage.bearerd.address(), "/", &[("X-API-Key", "k")]).await.status, 200, "the next request is served");
 
@@ -207,6 +208,8 @@ async fn a_websocket_is_cut_off_too() {
     assert_eq!(client.bytes(1).await, b"x");
     stage.bearerd.clock.step(601_000);
     assert_eq!(client.rest().await, b"");
+    stage.bearerd.until("bearerd_requests_in_flight", 0.0).await;
+    assert_eq!(stage.bearerd.value(r#"bearerd_requests_total{code="101",method="GET",route="route-1"}"#).await, 1.0);
 }
 
 /// On HTTP/2 the one stream is reset; the connection says GOAWAY, and its other streams are answered.

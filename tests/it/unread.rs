@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::bearerd::Bearerd;
 use crate::support::events::Gate;
 use crate::support::frames::{
-    ACK, DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE, field_section, frame,
+    ACK, DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, field_section, frame,
 };
 use crate::support::http2::{Connection, request, whole};
 use crate::support::stage::surroundings;
@@ -136,6 +136,15 @@ async fn deaf(bearerd: &Bearerd, requests: u32) -> TcpStream {
     caller
 }
 
+/// Kind, flags and payload.
+async fn next_frame(caller: &mut BufReader<TcpStream>) -> (u8, u8, Vec<u8>) {
+    let mut head = [0; 9];
+    caller.read_exact(&mut head).await.expect("a frame, and no end");
+    let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+    caller.read_exact(&mut payload).await.expect("a frame, and no end");
+    (head[3], head[4], payload)
+}
+
 /// The series that counts those that ended with this status.
 fn requests_of(status: u16) -> String {
     format!("bearerd_requests_total{{code=\"{status}\",method=\"GET\",route=\"route-1\"}}")
@@ -158,6 +167,31 @@ async fn who_takes_nothing_at_all_loses_its_connection() {
     assert_eq!(answered + bearerd.value(&requests_of(499)).await, f64::from(REQUESTS));
 }
 
+/// A system with large buffers says that it takes more only when a third of them is free: that nothing was written meanwhile says nothing.
+#[tokio::test]
+async fn who_takes_some_all_the_time_keeps_its_connection() {
+    let (service, upstream) = surroundings().await;
+    let bearerd = holding(&service, &upstream, "idle_timeout: 1s");
+    upstream.reply_next(Reply::Hang);
+    upstream.reply_always(Reply::Stream(2 * MUCH));
+    let mut caller = BufReader::with_capacity(16 * 1024, deaf(&bearerd, 1).await);
+    upstream.wait_for_started(1).await;
+    caller.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &field_section(&GOOD))).await.unwrap();
+    let mut taken = 0;
+    while taken < MUCH / 4 {
+        let (kind, _, payload) = next_frame(&mut caller).await;
+        // That one is too slow for its own good: the others are not.
+        if kind == RST_STREAM {
+            break;
+        }
+        taken += payload.len() as u64;
+        // Less than a MiB a second.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(bearerd.value("bearerd_connections").await, 1.0);
+    assert!(bearerd.value("bearerd_requests_in_flight").await >= 1.0);
+}
+
 /// Its requests have ended, and bearerd has to: but what they were answered is still on its way. Who answers the PING ahead of it (RFC 9113 section 6.8) is
 /// told at once that no more is taken.
 #[tokio::test]
@@ -173,16 +207,13 @@ async fn who_is_slow_to_take_its_answers_gets_all_of_them_before_bearerd_ends() 
         bearerd.stop(Stop::Drain);
         let (mut bytes, mut ends) = (0, 0);
         while ends < REQUESTS {
-            let mut head = [0; 9];
-            caller.read_exact(&mut head).await.expect("the end of each answer");
-            let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
-            caller.read_exact(&mut payload).await.expect("the end of each answer");
-            if head[3] == PING && answers_ping {
+            let (kind, flags, payload) = next_frame(&mut caller).await;
+            if kind == PING && answers_ping {
                 caller.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
             }
-            if head[3] == DATA {
+            if kind == DATA {
                 bytes += payload.len();
-                ends += u32::from(head[4] & END_STREAM);
+                ends += u32::from(flags & END_STREAM);
                 // As whoever reads does: a connection that was closed already would be reset by it.
                 caller.write_all(&frame(WINDOW_UPDATE, 0, 0, &u32::try_from(payload.len()).unwrap().to_be_bytes())).await.unwrap();
                 // A line of some three MiB a second.

@@ -7,6 +7,7 @@ use super::client::Client;
 /// Kinds of frames (RFC 9113 section 6).
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
