@@ -24,9 +24,9 @@ pub(super) struct Arrival {
     looks: u16,
 }
 
-/// Bytes that the other side has acknowledged; 0 where the system does not know.
-pub(super) fn acknowledged(socket: &SocketDigest) -> u64 {
-    socket.tcp_info().map_or(0, |system| system.tcpi_bytes_acked)
+/// Bytes that the other side has acknowledged; none where the system does not tell, as Linux before 6.2 does not tell pingora, which wants to know more.
+pub(super) fn acknowledged(socket: &SocketDigest) -> Option<u64> {
+    Some(socket.tcp_info()?.tcpi_bytes_acked)
 }
 
 impl Arrival {

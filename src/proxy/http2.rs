@@ -78,7 +78,7 @@ pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Con
     connection.share();
     let (mut requests, mut tasks) = (JoinSet::new(), Vec::<Pulse>::new());
     let most_requests = REQUESTS_PER_STREAM * usize::try_from(limits.streams).unwrap_or(usize::MAX);
-    let taken = move || socket.as_deref().map_or(0, acknowledged);
+    let taken = move || socket.as_deref().and_then(acknowledged);
     let places = Arc::new(Places::new(limits.unread_bytes, limits.idle_timeout + BEYOND, taken));
     let (mut is_ending, mut malformed) = (false, 0);
     let mut drained = draining.clone();

@@ -57,8 +57,8 @@ pub(super) struct CallerStream<T> {
 struct Stall {
     /// The next look at whether the caller takes anything.
     over: Pin<Box<Sleep>>,
-    /// Bytes that it had taken at the last one.
-    taken: Option<u64>,
+    /// Bytes that it had taken at the last one, where the system tells.
+    taken: Option<Option<u64>>,
 }
 
 /// Whose messages go over it.

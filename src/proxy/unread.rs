@@ -61,8 +61,10 @@ pub(super) async fn wait_for_turn(session: &mut Session, turn: impl Future<Outpu
 pub(super) struct Places {
     free: Arc<Semaphore>,
     was_full: AtomicBool,
-    /// Bytes that the caller has taken.
-    taken: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Bytes that the caller has taken, where the system tells.
+    taken: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+    /// Pieces that have gone.
+    gone: AtomicUsize,
     /// Time within which it has to take [`PROGRESS`] while somebody waits.
     patience: Duration,
     /// Told when it did not.
@@ -72,9 +74,9 @@ pub(super) struct Places {
 impl Places {
     /// As many as hold no more than `bytes`, and one at least. `taken` tells what the caller has taken, which may be nothing for `patience`: longer than a
     /// write of a request may take, which ends the request alone.
-    pub(super) fn new(bytes: usize, patience: Duration, taken: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+    pub(super) fn new(bytes: usize, patience: Duration, taken: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Self {
         let free = Arc::new(Semaphore::new((bytes / AHEAD).max(1)));
-        Self { free, was_full: AtomicBool::new(false), taken: Box::new(taken), patience, untaken: Notify::new() }
+        Self { free, was_full: AtomicBool::new(false), taken: Box::new(taken), gone: AtomicUsize::new(0), patience, untaken: Notify::new() }
     }
 
     /// Waits until the caller has taken nothing for too long.
@@ -91,11 +93,15 @@ impl Places {
     async fn watch<T>(&self, waited: impl Future<Output = T>) -> T {
         let mut waited = pin!(waited);
         loop {
-            let before = (self.taken)();
+            let before = ((self.taken)(), self.gone.load(Ordering::Relaxed));
             if let Ok(come) = time::timeout(self.patience, &mut waited).await {
                 return come;
             }
-            if (self.taken)().saturating_sub(before) < PROGRESS {
+            let goes_on = match (before, (self.taken)()) {
+                ((Some(before), _), Some(now)) => now.saturating_sub(before) >= PROGRESS,
+                ((_, gone), _) => self.gone.load(Ordering::Relaxed) != gone,
+            };
+            if !goes_on {
                 self.untaken.notify_one();
             }
         }
@@ -313,6 +319,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        self.of.places.gone.fetch_add(1, Ordering::Relaxed);
         if self.of.pieces.fetch_sub(1, Ordering::SeqCst) == 1 {
             // One that is being read may be waiting for something else, and have its place for nothing: that is for its task to say.
             if !self.of.is_reading() {
@@ -336,7 +343,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn places(count: usize) -> Arc<Places> {
-        Arc::new(Places::new(count * AHEAD, PATIENCE, || 0))
+        Arc::new(Places::new(count * AHEAD, PATIENCE, || None))
     }
 
     /// What a request of these places reads.
@@ -398,7 +405,7 @@ mod tests {
     async fn what_the_caller_takes_of_other_answers_is_progress_and_answers_to_pings_are_not() {
         let taken = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&taken);
-        let places = Arc::new(Places::new(AHEAD, PATIENCE, move || told.load(Ordering::Relaxed)));
+        let places = Arc::new(Places::new(AHEAD, PATIENCE, move || Some(told.load(Ordering::Relaxed))));
         let (sender, kept) = mpsc::channel();
         let served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
         for _ in 0..3 {
@@ -410,6 +417,22 @@ mod tests {
         time::timeout(PATIENCE, places.untaken()).await.unwrap();
         drop(kept);
         served.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_the_system_does_not_tell_pieces_that_go_are_progress() {
+        let places = places(2);
+        let (sender, kept) = mpsc::channel();
+        let (first, second) = (sender.clone(), sender);
+        let first = spawn(&places, async move { first.send(read(SMALL + 1).await).unwrap() });
+        let second = spawn(&places, async move { second.send(read(SMALL + 1).await).unwrap() });
+        time::sleep(PATIENCE / 2).await;
+        drop(kept.recv().unwrap());
+        first.await.unwrap();
+        assert!(time::timeout(PATIENCE, places.untaken()).await.is_err());
+        time::timeout(PATIENCE, places.untaken()).await.unwrap();
+        drop(kept);
+        second.await.unwrap();
     }
 
     #[tokio::test]
