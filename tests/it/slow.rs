@@ -1,18 +1,19 @@
 //! Many callers who are slow, idle or too many: the others are served.
 
 use std::future::poll_fn;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::support::bearerd::{Bearerd, until};
 use crate::support::client::Client;
 use crate::support::events::PATIENCE;
-use crate::support::frames::{END_HEADERS, END_STREAM, PREFACE, PRIORITY, SETTINGS, beginning, frame, pseudo_headers};
+use crate::support::frames::{END_HEADERS, END_STREAM, PRIORITY, beginning, frame, pseudo_headers};
 use crate::support::http2::{Connection, request, whole};
 use crate::support::process::{Process, allow_descriptors_up_to};
 use crate::support::stage::{Stage, configuration, surroundings};
@@ -338,12 +339,17 @@ async fn a_request_that_does_not_end_after_its_answer_is_cut_off() {
 
 #[tokio::test]
 async fn frames_without_pause_and_without_a_request_keep_no_connection() {
-    let stage = Stage::configured(&in_h2c("idle_timeout: 1s"), ROUTES).await;
-    let mut busy = TcpStream::connect(stage.bearerd.address()).await.unwrap();
-    busy.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
-    let frames = frame(PRIORITY, 0, 1, &[0; 5]).repeat(1000);
-    let flood = async { while busy.write_all(&frames).await.is_ok() {} };
-    timeout(PATIENCE, flood).await.expect("the end of the connection");
+    let (service, upstream) = surroundings().await;
+    let process = Process::run(&configuration(&service, &upstream, &in_h2c("idle_timeout: 1s"), ROUTES));
+    let mut busy = std::net::TcpStream::connect(process.addresses().await.callers[0]).unwrap();
+    busy.write_all(&beginning(END_HEADERS | END_STREAM, &[&pseudo_headers("/")[..], &[("x-api-key", b"k")]].concat())).unwrap();
+    upstream.wait_for_requests(1).await;
+    // More than can be read at a time, from a thread of its own: there is always some to read.
+    let flood = spawn_blocking(move || {
+        let frames = frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 1]).repeat(4000);
+        while busy.write_all(&frames).is_ok() {}
+    });
+    timeout(PATIENCE, flood).await.expect("the end of the connection").unwrap();
 }
 
 /// The same on HTTP/2, where callers say themselves how much they take.
