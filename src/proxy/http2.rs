@@ -64,14 +64,14 @@ pub(super) struct Serving<'a> {
 /// Serves a connection until its caller or bearerd ends it.
 pub(super) async fn serve(serving: Serving<'_>, stream: Stream, connection: &Connection) {
     let Serving { app, limits, draining } = serving;
+    let socket = stream.get_socket_digest();
     // Shared by all requests: whose connection it is.
     let digest = Arc::new(Digest {
         proxy_digest: stream.get_proxy_digest(),
-        socket_digest: stream.get_socket_digest(),
+        socket_digest: socket.clone(),
         ssl_digest: None,
         timing_digest: Vec::new(),
     });
-    let socket = stream.get_socket_digest();
     let mut arrival = socket.clone().map(Arrival::over);
     let shaken = time::timeout(limits.header_timeout, server::handshake(stream, Some(options(limits)))).await;
     let Ok(Ok(mut h2)) = shaken else { return };

@@ -63,9 +63,9 @@ pub(super) struct Places {
     was_full: AtomicBool,
     /// Bytes that the caller has taken, where the system tells.
     taken: Box<dyn Fn() -> Option<u64> + Send + Sync>,
-    /// Pieces that have gone.
+    /// Pieces that have gone, which stand for that where it does not.
     gone: AtomicUsize,
-    /// Time within which it has to take [`PROGRESS`] while somebody waits.
+    /// Time within which the caller has to take [`PROGRESS`], while somebody waits.
     patience: Duration,
     /// Told when it did not.
     untaken: Notify,
@@ -336,6 +336,7 @@ mod tests {
     use std::sync::mpsc;
 
     use tokio::sync::mpsc::unbounded_channel;
+    use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -358,11 +359,26 @@ mod tests {
         tokio::spawn(Unread::of(places).serve(request))
     }
 
+    /// A request that is answered with so many bytes, and what is there for its caller to take.
+    fn answered(places: &Arc<Places>, bytes: usize) -> (JoinHandle<()>, mpsc::Receiver<Bytes>) {
+        let (sender, answer) = mpsc::channel();
+        (spawn(places, async move { sender.send(read(bytes).await).unwrap() }), answer)
+    }
+
+    /// A request that has its place for good, with the piece that it holds.
+    async fn unended(places: &Arc<Places>) -> (JoinHandle<()>, Bytes) {
+        let (sender, answer) = oneshot::channel();
+        let request = spawn(places, async move {
+            sender.send(read(SMALL + 1).await).unwrap();
+            pending::<()>().await;
+        });
+        (request, answer.await.unwrap())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_request_stays_until_its_pieces_have_gone() {
         let places = places(1);
-        let (sender, kept) = mpsc::channel();
-        let mut served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
+        let (mut served, kept) = answered(&places, SMALL + 1);
         assert!(time::timeout(PATIENCE / 2, &mut served).await.is_err());
         assert_eq!(places.free.available_permits(), 0);
         drop(kept.recv().unwrap());
@@ -373,8 +389,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_of_which_nothing_goes_is_told() {
         let places = places(1);
-        let (sender, kept) = mpsc::channel();
-        let served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
+        let (served, kept) = answered(&places, SMALL + 1);
         assert!(time::timeout(PATIENCE - Duration::from_secs(1), places.untaken()).await.is_err());
         time::timeout(Duration::from_secs(2), places.untaken()).await.unwrap();
         drop(kept);
@@ -385,12 +400,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_the_place_of_one_that_was_cut_off_tells_too() {
         let places = places(1);
-        let (sender, mut kept) = unbounded_channel();
-        let cut = spawn(&places, async move {
-            sender.send(read(SMALL + 1).await).unwrap();
-            pending::<()>().await;
-        });
-        let piece = kept.recv().await;
+        let (cut, piece) = unended(&places).await;
         cut.abort();
         assert!(cut.await.unwrap_err().is_cancelled());
         assert!(time::timeout(2 * PATIENCE, places.untaken()).await.is_err(), "nobody waits");
@@ -406,8 +416,7 @@ mod tests {
         let taken = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&taken);
         let places = Arc::new(Places::new(AHEAD, PATIENCE, move || Some(told.load(Ordering::Relaxed))));
-        let (sender, kept) = mpsc::channel();
-        let served = spawn(&places, async move { sender.send(read(SMALL + 1).await).unwrap() });
+        let (served, kept) = answered(&places, SMALL + 1);
         for _ in 0..3 {
             assert!(time::timeout(PATIENCE / 2, places.untaken()).await.is_err());
             taken.fetch_add(PROGRESS, Ordering::Relaxed);
@@ -422,12 +431,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_the_system_does_not_tell_pieces_that_go_are_progress() {
         let places = places(2);
-        let (sender, kept) = mpsc::channel();
-        let (first, second) = (sender.clone(), sender);
-        let first = spawn(&places, async move { first.send(read(SMALL + 1).await).unwrap() });
-        let second = spawn(&places, async move { second.send(read(SMALL + 1).await).unwrap() });
+        let ((first, taken), (second, kept)) = (answered(&places, SMALL + 1), answered(&places, SMALL + 1));
         time::sleep(PATIENCE / 2).await;
-        drop(kept.recv().unwrap());
+        drop(taken.recv().unwrap());
         first.await.unwrap();
         assert!(time::timeout(PATIENCE, places.untaken()).await.is_err());
         time::timeout(PATIENCE, places.untaken()).await.unwrap();
@@ -438,20 +444,15 @@ mod tests {
     #[tokio::test]
     async fn a_last_piece_that_is_small_keeps_nobody() {
         let places = places(1);
-        let (sender, kept) = mpsc::channel();
-        spawn(&places, async move { sender.send(read(SMALL).await).unwrap() }).await.unwrap();
+        let (served, kept) = answered(&places, SMALL);
+        served.await.unwrap();
         assert_eq!((kept.recv().unwrap().len(), places.free.available_permits()), (SMALL, 1));
     }
 
     #[tokio::test]
     async fn who_waits_gets_no_place_of_a_connection_that_has_ended() {
         let places = places(1);
-        let (sender, mut kept) = unbounded_channel();
-        let holds = spawn(&places, async move {
-            sender.send(read(SMALL + 1).await).unwrap();
-            pending::<()>().await;
-        });
-        let _piece = kept.recv().await;
+        let (holds, _piece) = unended(&places).await;
         let (sender, mut told) = unbounded_channel();
         let waits = spawn(&places, async move { sender.send(Unread::of_this_request().unwrap().take_place().await).unwrap() });
         tokio::task::yield_now().await;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
@@ -254,11 +254,9 @@ async fn who_reads_nothing_loses_its_connection_whatever_it_is_answered() {
     let stage = Stage::configured(&limited("idle_timeout: 1s"), ROUTES).await;
     stage.upstream.reply_always(Reply::status(204));
     for request in ["HEAD / HTTP/1.1\r\nHost: app.test\r\n\r\n", GET] {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut deaf = socket.connect(stage.bearerd.address()).await.unwrap();
+        let mut deaf = Client::connect_with_room(4096, stage.bearerd.address()).await;
         let requests = request.repeat(100);
-        while timeout(PATIENCE, deaf.write_all(requests.as_bytes())).await.expect("the end of the connection").is_ok() {}
+        while timeout(PATIENCE, deaf.try_send(&requests)).await.expect("the end of the connection").is_ok() {}
         stage.bearerd.until("bearerd_connections", 0.0).await;
         assert_eq!(stage.bearerd.value("bearerd_requests_in_flight").await, 0.0);
     }

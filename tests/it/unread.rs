@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use bearerd::app::Stop;
-use http::StatusCode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, TcpStream};
+use h2::RecvStream;
+use http::{Response, StatusCode};
 
 use crate::support::bearerd::Bearerd;
+use crate::support::client::Client;
 use crate::support::events::Gate;
 use crate::support::frames::{
-    ACK, DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, field_section, frame,
+    ACK, DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, field_section, frame, next_frame,
 };
-use crate::support::http2::{Connection, request, whole};
+use crate::support::http2::{Connection, request, rest, whole};
 use crate::support::stage::surroundings;
 use crate::support::token_service::ScriptedTokenService;
 use crate::support::upstream::{RecordingUpstream, Reply};
@@ -37,17 +37,19 @@ fn holding(service: &ScriptedTokenService, upstream: &RecordingUpstream, limits:
 
 const KEY: &[(&str, &str)] = &[("x-api-key", "k")];
 
+/// The answers to two requests for `/much`, which have begun.
+async fn two_untaken(caller: &mut Connection) -> [Response<RecvStream>; 2] {
+    let mut begin = async || caller.begin(request("GET", "/much", KEY), true).await.unwrap().0.await.unwrap();
+    [begin().await, begin().await]
+}
+
 #[tokio::test]
 async fn requests_beyond_those_whose_answers_nobody_takes_wait_and_go_on() {
     let (service, upstream) = surroundings().await;
     let bearerd = holding_two(&service, &upstream);
     upstream.reply_always(Reply::Stream(MUCH));
     let mut caller = Connection::connect(bearerd.address()).await;
-    let mut untaken = Vec::new();
-    for _ in 0..2 {
-        let (answer, _) = caller.begin(request("GET", "/much", KEY), true).await.unwrap();
-        untaken.push(answer.await.unwrap());
-    }
+    let untaken = two_untaken(&mut caller).await;
     upstream.wait_for_started(2).await;
     let (third, _) = caller.begin(request("GET", "/third", KEY), true).await.unwrap();
     // Others are served meanwhile, and this one is not sent.
@@ -57,7 +59,8 @@ async fn requests_beyond_those_whose_answers_nobody_takes_wait_and_go_on() {
     let targets = || upstream.started().iter().map(|head| head.word(1).to_owned()).collect::<Vec<_>>();
     assert_eq!(targets(), ["/much", "/much", "/other"]);
     // One is given up: the next begins.
-    drop(untaken.remove(0));
+    let [given_up, _untaken] = untaken;
+    drop(given_up);
     assert_eq!(whole(third).await.unwrap().body.len() as u64, MUCH);
     assert_eq!(targets().last().unwrap(), "/third");
 }
@@ -70,11 +73,7 @@ async fn who_waits_for_requests_that_outlived_their_token_goes_on_when_they_are_
     upstream.reply_always(Reply::Stream(MUCH));
     service.set_lifetime(Duration::from_secs(600));
     let mut caller = Connection::connect(bearerd.address()).await;
-    let mut untaken = Vec::new();
-    for _ in 0..2 {
-        let (answer, _) = caller.begin(request("GET", "/much", KEY), true).await.unwrap();
-        untaken.push(answer.await.unwrap());
-    }
+    let untaken = two_untaken(&mut caller).await;
     service.set_lifetime(Duration::from_secs(6000));
     let (third, _) = caller.begin(request("GET", "/third", &[("x-api-key", "other")]), true).await.unwrap();
     bearerd.clock.step(601_000);
@@ -92,11 +91,7 @@ async fn requests_that_wait_and_are_given_up_by_their_caller_go_at_once() {
     let bearerd = holding_two(&service, &upstream);
     upstream.reply_always(Reply::Stream(MUCH));
     let mut caller = Connection::connect(bearerd.address()).await;
-    let mut untaken = Vec::new();
-    for _ in 0..2 {
-        let (answer, _) = caller.begin(request("GET", "/much", KEY), true).await.unwrap();
-        untaken.push(answer.await.unwrap());
-    }
+    let untaken = two_untaken(&mut caller).await;
     upstream.wait_for_started(2).await;
     // More than may be under way at one time.
     for _ in 0..5 {
@@ -110,39 +105,21 @@ async fn requests_that_wait_and_are_given_up_by_their_caller_go_at_once() {
     }
     assert_eq!(upstream.started().len(), 2);
     for answer in untaken {
-        let (mut body, mut bytes) = (answer.into_body(), 0);
-        while let Some(data) = body.data().await {
-            let data = data.unwrap();
-            body.flow_control().release_capacity(data.len()).unwrap();
-            bytes += data.len() as u64;
-        }
-        assert_eq!(bytes, MUCH);
+        assert_eq!(rest(answer.into_body()).await.unwrap().0.len() as u64, MUCH);
     }
 }
 
 /// A caller whose windows are as wide as they get, with so many requests: what holds their answers back is that it does not read.
-async fn deaf(bearerd: &Bearerd, requests: u32) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    // Or the system would take all of it.
-    socket.set_recv_buffer_size(64 * 1024).unwrap();
-    let mut caller = socket.connect(bearerd.address()).await.unwrap();
+async fn deaf(bearerd: &Bearerd, requests: u32) -> Client {
+    let mut caller = Client::connect_with_room(64 * 1024, bearerd.address()).await;
     let wide = (1u32 << 31) - 1;
     let mut frames = [PREFACE, &frame(SETTINGS, 0, 0, &[&[0, 4], &wide.to_be_bytes()[..]].concat())].concat();
     frames.extend(frame(WINDOW_UPDATE, 0, 0, &(wide - 65_535).to_be_bytes()));
     for number in 0..requests {
         frames.extend(frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &field_section(&GOOD)));
     }
-    caller.write_all(&frames).await.unwrap();
+    caller.send(&frames).await;
     caller
-}
-
-/// Kind, flags and payload.
-async fn next_frame(caller: &mut BufReader<TcpStream>) -> (u8, u8, Vec<u8>) {
-    let mut head = [0; 9];
-    caller.read_exact(&mut head).await.expect("a frame, and no end");
-    let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
-    caller.read_exact(&mut payload).await.expect("a frame, and no end");
-    (head[3], head[4], payload)
 }
 
 /// The series that counts those that ended with this status.
@@ -174,12 +151,12 @@ async fn who_takes_some_all_the_time_keeps_its_connection() {
     let bearerd = holding(&service, &upstream, "idle_timeout: 1s");
     upstream.reply_next(Reply::Hang);
     upstream.reply_always(Reply::Stream(2 * MUCH));
-    let mut caller = BufReader::with_capacity(16 * 1024, deaf(&bearerd, 1).await);
+    let mut caller = deaf(&bearerd, 1).await;
     upstream.wait_for_started(1).await;
-    caller.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &field_section(&GOOD))).await.unwrap();
+    caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, &field_section(&GOOD))).await;
     let mut taken = 0;
     while taken < MUCH / 4 {
-        let (kind, _, payload) = next_frame(&mut caller).await;
+        let (kind, _, _, payload) = next_frame(&mut caller).await.expect("a frame, and no end");
         // That one is too slow for its own good: the others are not.
         if kind == RST_STREAM {
             break;
@@ -202,20 +179,20 @@ async fn who_is_slow_to_take_its_answers_gets_all_of_them_before_bearerd_ends() 
         let (service, upstream) = surroundings().await;
         let bearerd = holding(&service, &upstream, "unread_bytes: 64MiB");
         upstream.reply_always(Reply::Stream(ANSWER as u64));
-        let mut caller = BufReader::with_capacity(64 * 1024, deaf(&bearerd, REQUESTS).await);
+        let mut caller = deaf(&bearerd, REQUESTS).await;
         bearerd.until(&requests_of(200), f64::from(REQUESTS)).await;
         bearerd.stop(Stop::Drain);
         let (mut bytes, mut ends) = (0, 0);
         while ends < REQUESTS {
-            let (kind, flags, payload) = next_frame(&mut caller).await;
+            let (kind, flags, _, payload) = next_frame(&mut caller).await.expect("the end of each answer");
             if kind == PING && answers_ping {
-                caller.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
+                caller.send(frame(PING, ACK, 0, &payload)).await;
             }
             if kind == DATA {
                 bytes += payload.len();
                 ends += u32::from(flags & END_STREAM);
                 // As whoever reads does: a connection that was closed already would be reset by it.
-                caller.write_all(&frame(WINDOW_UPDATE, 0, 0, &u32::try_from(payload.len()).unwrap().to_be_bytes())).await.unwrap();
+                caller.send(frame(WINDOW_UPDATE, 0, 0, &u32::try_from(payload.len()).unwrap().to_be_bytes())).await;
                 // A line of some three MiB a second.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

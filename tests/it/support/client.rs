@@ -57,6 +57,13 @@ impl Client {
         Self::over(socket.connect(address).await.unwrap())
     }
 
+    /// Connects as one for whom the system takes few bytes ahead, so that what is not read stays with the other side.
+    pub async fn connect_with_room(bytes: u32, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        Self::over(socket.connect(address).await.unwrap())
+    }
+
     /// Sends raw bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.unwrap();

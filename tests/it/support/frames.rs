@@ -65,6 +65,17 @@ pub fn beginning<N: AsRef<[u8]>, V: AsRef<[u8]>>(flags: u8, fields: &[(N, V)]) -
     [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, flags, 1, &field_section(fields))].concat()
 }
 
+/// The next frame: kind, flags, stream and payload; none where the connection ends before.
+pub async fn next_frame(client: &mut Client) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let head = client.try_bytes(9).await?;
+    let payload = client.try_bytes(number(&head[..3]) as usize).await?;
+    Some((head[3], head[4], number(&head[5..]), payload))
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte))
+}
+
 /// What became of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -112,19 +123,17 @@ impl Frames {
     async fn ending(&mut self, stream: u32) -> Option<Ending> {
         let (mut status, mut body) = (0, Vec::new());
         loop {
-            let head = self.client.try_bytes(9).await?;
-            let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte));
-            let payload = self.client.try_bytes(number(&head[..3]) as usize).await?;
-            if number(&head[5..]) != stream {
+            let (kind, flags, of, payload) = next_frame(&mut self.client).await?;
+            if of != stream {
                 continue;
             }
-            match head[3] {
+            match kind {
                 RST_STREAM => return Some(Ending::Reset(number(&payload))),
                 HEADERS if status < 200 => status = status_of(&payload),
                 DATA => body.extend_from_slice(&payload),
                 _ => {}
             }
-            if matches!(head[3], HEADERS | DATA) && head[4] & END_STREAM != 0 {
+            if matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
                 return Some(Ending::Answer { status, body });
             }
         }

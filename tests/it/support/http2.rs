@@ -75,7 +75,8 @@ pub async fn whole(answer: ResponseFuture) -> Result<Answer, h2::Error> {
     Ok(Answer { head, body, trailers })
 }
 
-async fn rest(mut stream: RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
+/// What is still to come of a body, and its trailers.
+pub async fn rest(mut stream: RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
     let mut body = Vec::new();
     while let Some(data) = tokio::time::timeout(PATIENCE, stream.data()).await.expect("the rest of the body") {
         let data = data?;
